@@ -1,0 +1,269 @@
+"""The recipe: what the user asked for, with every default written out.
+
+A recipe is a small YAML file. `load_recipe` reads it, refuses unknown keys by naming the nearest
+one, and resolves paths against the recipe's own folder; every stage receives plain values from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from luthier.errors import RecipeError
+
+CandidateName = Literal["prompt", "few_shot", "retrieval", "scratch", "tuned"]
+ProbeName = Literal["forgetting", "own_text"]
+GRADERS = ("label", "string_check", "text_similarity", "json_schema", "json_fields")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class DataFiles(_Section):
+    """Where the examples are. With only `train`, Luthier splits it; given sides are kept as given."""
+
+    train: str = Field(description="Examples to train on; split leak-safe when `test` is absent.")
+    validation: str | None = Field(None, description="Examples for choosing the best epoch.")
+    test: str | None = Field(None, description="Held-out examples; never trained on or shown in a prompt.")
+
+
+class Split(_Section):
+    """Shares of the examples that are held out when the data comes as one file."""
+
+    validation: float = Field(0.1, gt=0, lt=0.5, description="Share used to choose the best epoch.")
+    test: float = Field(0.3, gt=0, lt=0.8, description="Share the verdict is based on.")
+
+
+class Adapter(_Section):
+    """The trainable part. LoRA on all linear layers ("LoRA Without Regret": alpha 32, scale alpha/rank)."""
+
+    kind: Literal["lora"] = Field("lora", description="Low-rank adapters (Hu et al. 2021).")
+    rank: int = Field(16, ge=1, le=1024, description="Rank of the update; 8 to 32 suits small data.")
+    alpha: float = Field(32.0, gt=0, description="Scale of the update is alpha / rank.")
+
+
+class Train(_Section):
+    """How long and how fast to train."""
+
+    epochs: int = Field(3, ge=1, le=1000, description="Passes over the training examples.")
+    learning_rate: float | Literal["auto"] = Field("auto", description="Peak rate, or `auto` for the rule.")
+    batch_tokens: int = Field(2048, ge=1, description="Tokens (prompt and answer) per optimizer step.")
+    max_minutes: float | None = Field(None, gt=0, description="Stop training after this many minutes.")
+
+    @field_validator("learning_rate")
+    @classmethod
+    def _positive(cls, value: float | str) -> float | str:
+        if isinstance(value, float) and not 0 < value < 1:
+            raise ValueError("learning_rate must lie between 0 and 1")
+        return value
+
+
+class Gates(_Section):
+    """What `ship` demands."""
+
+    min_gain: float = Field(0.02, ge=0, le=1, description="Gain over the best alternative, in score.")
+    max_forgetting: float = Field(0.02, gt=0, le=1, description="Largest loss on public items, in score.")
+    max_cost_ratio: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Also ship when tuned is no worse by min_gain and needs at most this share of the "
+        "best alternative's prompt tokens per request.",
+    )
+
+
+class Recipe(_Section):
+    """A whole run. Only `model` and `data` are required."""
+
+    name: str = Field("", description="Name of the run; the recipe's file name when absent.")
+    model: str = Field(description="smollm2-135m (embedded), a local folder, or a hub id.")
+    data: DataFiles = Field(description="A file of examples, or {train, validation, test}.")
+    system: str | None = Field(None, description="System prompt, for examples that carry none.")
+    grader: str | None = Field(None, description="How answers are scored; chosen from the data when absent.")
+    answer_schema: str | None = Field(
+        None, description="JSON Schema file for the json_schema grader; inferred from training answers if absent."
+    )
+    candidates: tuple[CandidateName, ...] = Field(
+        ("prompt", "few_shot", "retrieval", "scratch", "tuned"), description="What is compared."
+    )
+    shots: int = Field(4, ge=1, le=64, description="Examples in the prompt of few_shot and retrieval.")
+    max_new_tokens: int | None = Field(
+        None, ge=1, description="Longest answer; 1.5 times the longest training answer when absent."
+    )
+    method: Literal["sft"] = Field("sft", description="Supervised fine-tuning on the assistant's tokens.")
+    adapter: Adapter = Field(default_factory=Adapter)
+    train: Train = Field(default_factory=Train)
+    split: Split = Field(default_factory=Split)
+    probes: tuple[ProbeName, ...] = Field(("forgetting", "own_text"), description="What may have been lost.")
+    probe_items: int = Field(400, ge=8, description="Public items the forgetting probe asks.")
+    gates: Gates = Field(default_factory=Gates)
+    seed: int = Field(0, ge=0, description="Seed of the split, the order of examples and the adapter.")
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _one_file(cls, value: Any) -> Any:
+        return {"train": value} if isinstance(value, str) else value
+
+    @field_validator("grader")
+    @classmethod
+    def _known_grader(cls, value: str | None) -> str | None:
+        if value is None or value in GRADERS:
+            return value
+        if value.startswith("python:") and value.count(":") >= 2:
+            return value
+        near = difflib.get_close_matches(value, GRADERS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown grader {value!r}{hint} Expected one of {', '.join(GRADERS)} or python:file.py:fn")
+
+    @field_validator("candidates")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value) or not value:
+            raise ValueError("candidates must be a non-empty list without repeats")
+        return value
+
+    @model_validator(mode="after")
+    def _shares(self) -> Recipe:
+        if self.split.validation + self.split.test > 0.9:
+            raise ValueError("split: validation + test must leave at least a tenth for training")
+        return self
+
+
+def load_recipe(path: Path | str, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Read a recipe file, apply `overrides` (top-level keys), and resolve its paths.
+
+    Relative paths in the recipe are relative to the recipe's folder.
+
+    Raises:
+        RecipeError: the file is missing or not YAML, a key is unknown or missing, a value is wrong.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError("no such recipe", where=str(path), fix="write one with: luthier init data.jsonl") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot be read: {error}", where=str(path)) from None
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise RecipeError(f"not valid YAML: {getattr(error, 'problem', error)}", where=where) from None
+    if not isinstance(raw, dict):
+        raise RecipeError(
+            f"a recipe is a mapping of keys, got {type(raw).__name__}",
+            where=str(path),
+            fix="write one with: luthier init data.jsonl",
+        )
+    return parse_recipe(raw | (overrides or {}), base=path.parent, where=str(path), name=path.stem)
+
+
+def parse_recipe(raw: dict[str, Any], *, base: Path, where: str = "recipe", name: str = "run") -> Recipe:
+    """Build a `Recipe` from plain values, with paths relative to `base`.
+
+    Raises:
+        RecipeError: as `load_recipe`.
+    """
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise RecipeError(_explain(error), where=where, fix=_suggest(error)) from None
+    return recipe.model_copy(
+        update={
+            "name": recipe.name or name,
+            "data": DataFiles(**{k: _resolve(v, base) for k, v in recipe.data.model_dump().items()}),
+            "model": _resolve_model(recipe.model, base),
+            "answer_schema": _resolve(recipe.answer_schema, base),
+            "grader": _resolve_grader(recipe.grader, base),
+        }
+    )
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe, for editors (`# yaml-language-server: $schema=...`)."""
+    schema = Recipe.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "Luthier recipe"
+    data = schema["properties"]["data"]
+    schema["properties"]["data"] = {"anyOf": [{"type": "string"}, {"$ref": data.pop("$ref")}], **data}
+    return schema
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML: every default written out, in the order of the model."""
+    return yaml.safe_dump(json.loads(recipe.model_dump_json()), sort_keys=False, allow_unicode=True, width=100)
+
+
+def digest(value: Any) -> str:
+    """sha256 of a value's canonical JSON: the key under which a stage's work is remembered."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _resolve(value: str | None, base: Path) -> str | None:
+    if value is None:
+        return None
+    path = Path(value).expanduser()
+    return str(path if path.is_absolute() else (base / path).resolve())
+
+
+def _resolve_model(value: str, base: Path) -> str:
+    folder = Path(value).expanduser()
+    local = folder if folder.is_absolute() else base / folder
+    return str(local.resolve()) if local.is_dir() else value
+
+
+def _resolve_grader(value: str | None, base: Path) -> str | None:
+    if value is None or not value.startswith("python:"):
+        return value
+    _, rest = value.split(":", 1)
+    file, function = rest.rsplit(":", 1)
+    return f"python:{_resolve(file, base)}:{function}"
+
+
+def _section_keys(location: tuple[Any, ...]) -> list[str]:
+    model: Any = Recipe
+    for part in location:
+        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
+        if field is None:
+            break
+        annotation = field.annotation
+        nested = [a for a in (annotation, *get_args(annotation)) if hasattr(a, "model_fields")]
+        if not nested:
+            break
+        model = nested[0]
+    return list(model.model_fields)
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"] if part not in ("float", "literal['auto']"))
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key!r}"
+    if first["type"] == "missing":
+        return f"missing key {key!r}"
+    message = first["msg"].removeprefix("Value error, ")
+    received = first.get("input")
+    shown = f" (got {received!r})" if key and not isinstance(received, dict) else ""
+    return f"{key}: {message}{shown}" if key else message
+
+
+def _suggest(error: ValidationError) -> str | None:
+    first = error.errors()[0]
+    if first["type"] != "extra_forbidden":
+        return None
+    *parents, key = first["loc"]
+    known = _section_keys(tuple(parents))
+    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+    prefix = "".join(f"{p}." for p in parents)
+    return f"did you mean {prefix + near[0]!r}?" if near else f"known keys here: {', '.join(known)}"
+
+
