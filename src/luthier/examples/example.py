@@ -37,7 +37,7 @@ class Example:
     file: str
     line: int
     group: str | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def where(self) -> str:

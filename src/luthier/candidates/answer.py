@@ -1,0 +1,68 @@
+"""Ask a model: conversations in, answers with their cost and confidence out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from luthier.chat import ChatFormat
+from luthier.forest.logprobs import Model
+from luthier.generate import generate
+
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One candidate's answer to one example, before grading.
+
+    Attributes:
+        prompt: the text the model was given, template included; None where there is no prompt.
+        confidence: the probability the candidate gave its whole answer, in [0, 1].
+        seconds: compute time of this request at the batch size used.
+    """
+
+    id: str
+    prompt: str | None
+    answer: str
+    confidence: float | None
+    prompt_tokens: int | None
+    answer_tokens: int | None
+    seconds: float
+
+    def as_row(self) -> dict[str, Any]:
+        """The answer as a line of JSON."""
+        return asdict(self)
+
+
+def ask(
+    model: Model,
+    chat: ChatFormat,
+    conversations: Mapping[str, Sequence[Mapping[str, str]]],
+    *,
+    max_new_tokens: int,
+    advance: Callable[[int], None] = lambda finished: None,
+) -> list[Answer]:
+    """Greedy answers to conversations that end with the user's turn, keyed by example id."""
+    prompts = {key: chat.prompt(messages) for key, messages in conversations.items()}
+    generated = generate(
+        model,
+        list(prompts.values()),
+        max_new_tokens=max_new_tokens,
+        stop_ids=chat.stop_ids,
+        advance=advance,
+    )
+    return [
+        Answer(
+            id=key,
+            prompt=chat.render(conversations[key], generation=True),
+            answer=chat.decode(result.ids),
+            confidence=math.exp(min(0.0, result.logprob)),
+            prompt_tokens=len(prompts[key]),
+            answer_tokens=len(result.ids),
+            seconds=result.seconds,
+        )
+        for key, result in zip(prompts, generated, strict=True)
+    ]

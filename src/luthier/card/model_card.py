@@ -1,0 +1,198 @@
+"""card.md: model card and data card in one file, with the hub's metadata on top.
+
+The front matter follows the Hugging Face hub's model-card metadata (`base_model`, `library_name`,
+`model-index`). A card is made to be published, so unlike the report it names no folder of this
+machine and quotes no finding about secrets or personal data.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path, PurePath, PureWindowsPath
+from typing import Any
+
+import jinja2
+import yaml
+
+import luthier
+from luthier.card import numbers
+from luthier.card.facts import as_sentence, describe_adapter, key_figures
+from luthier.card.markdown import Markdown, code, escape, fence, one_line
+from luthier.card.questions import answer_questions
+from luthier.card.reading import read_view
+from luthier.card.view import Finding, View
+from luthier.record import Record, write_text
+
+EMBEDDED = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+PRIVATE_CHECKS = ("personal_data", "secret")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def write_card(record: Record) -> Path:
+    """Write `card.md` into the run folder from what is there, and return its path.
+
+    Raises:
+        RecordError: a file of the folder is there but cannot be read.
+    """
+    path = record / "card.md"
+    write_text(path, render_card(read_view(record)))
+    return path
+
+
+def render_card(view: View) -> str:
+    """The card as text."""
+    text = (
+        _environment()
+        .get_template("card.md.j2")
+        .render(
+            view=view,
+            front_matter=Markdown(
+                yaml.safe_dump(front_matter(view), sort_keys=False, allow_unicode=True, width=10_000)
+            ),
+            questions=answer_questions(view),
+            figures=key_figures(view),
+            base=public_name(view.model),
+            is_embedded=view.model in EMBEDDED,
+            snippet=_snippet(view),
+            setup=_setup(view),
+            machine=_machine(view.environment),
+            luthier_version=luthier.__version__,
+        )
+    )
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def front_matter(view: View) -> dict[str, Any]:
+    """The hub's metadata. `base_model` only where it is a hub id; the licence is the user's to state."""
+    tuned = view.candidate("tuned")
+    base = public_name(view.model)
+    name, metric = one_line(view.name), one_line(view.metric)
+    matter: dict[str, Any] = {}
+    if HUB_ID.fullmatch(base):
+        matter["base_model"] = base
+        if tuned:
+            matter["base_model_relation"] = "adapter"
+    if tuned:
+        matter["library_name"] = "peft"
+    matter |= {"pipeline_tag": "text-generation", "license": "unknown", "tags": _tags(view)}
+    if tuned and tuned.score.value is not None:
+        result = {
+            "task": {"type": "text-generation"},
+            "dataset": {"type": "private", "name": f"{name}, held-out examples", "split": "test"},
+            "metrics": [
+                {"type": one_line(view.grader) or metric, "name": metric, "value": tuned.score.value}
+            ],
+        }
+        matter["model-index"] = [{"name": name, "results": [result]}]
+    return matter
+
+
+def public_name(model: str) -> str:
+    """The base model as a stranger can find it: a hub id, or the last part of a local path."""
+    if model in EMBEDDED:
+        return EMBEDDED[model]
+    if HUB_ID.fullmatch(model):
+        return model
+    return PureWindowsPath(model).name if "\\" in model else PurePath(model).name
+
+
+def _tags(view: View) -> list[str]:
+    training = view.training.summary if view.training else {}
+    adapter = training.get("adapter")
+    kind = adapter.get("kind") if isinstance(adapter, Mapping) else None
+    return [one_line(str(tag)) for tag in ("luthier", training.get("method"), kind) if tag]
+
+
+def _snippet(view: View) -> Markdown | None:
+    if view.candidate("tuned") is None:
+        return None
+    base = json.dumps(public_name(view.model), ensure_ascii=False)
+    system = view.recipe.get("system")
+    turns = [{"role": "system", "content": str(system)}] if system else []
+    turns.append({"role": "user", "content": "..."})
+    tokens = numbers.finite(view.recipe.get("max_new_tokens"))
+    lines = [
+        "from peft import PeftModel",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f"base = AutoModelForCausalLM.from_pretrained({base})",
+        'model = PeftModel.from_pretrained(base, "adapter")',
+        f"tokenizer = AutoTokenizer.from_pretrained({base})",
+        "messages = [",
+        *(f"    {json.dumps(turn, ensure_ascii=False)}," for turn in turns),
+        "]",
+        "inputs = tokenizer.apply_chat_template(",
+        '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True',
+        ")",
+        f"output = model.generate(**inputs, do_sample=False, max_new_tokens={tokens or 256:.0f})",
+        'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
+    ]
+    body = "\n".join(lines)
+    return Markdown(f"{fence(body)}python\n{body}\n{fence(body)}")
+
+
+def _setup(view: View) -> list[tuple[str, str]]:
+    if view.training is None:
+        return []
+    row = view.training.summary
+    number = {key: numbers.finite(value) for key, value in row.items()}
+    adapter = row.get("adapter")
+    return [
+        ("Method", str(row.get("method") or numbers.NOT_MEASURED)),
+        ("Adapter", describe_adapter(adapter) if isinstance(adapter, Mapping) else numbers.NOT_MEASURED),
+        ("Trained parameters", numbers.count(number.get("trainable_parameters"))),
+        ("Epochs", numbers.count(number.get("epochs"))),
+        ("Steps", numbers.count(number.get("steps"))),
+        ("Kept step", numbers.count(view.training.best_step)),
+        ("Peak learning rate", numbers.rate(number.get("learning_rate"))),
+        ("Tokens", numbers.count(number.get("tokens"))),
+        ("Time", numbers.duration(view.training.seconds)),
+        ("Peak memory", numbers.size(number.get("peak_memory_bytes"))),
+        ("Adapter size", numbers.size(number.get("adapter_bytes"))),
+        ("Stopped because", str(row.get("stopped") or numbers.NOT_MEASURED)),
+        ("Seed", str(view.recipe.get("seed", numbers.NOT_MEASURED))),
+    ]
+
+
+def _machine(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    packages = environment.get("packages")
+    named = {key: environment.get(key) for key in ("luthier", "python", "cpu", "gpu")}
+    rows = [
+        (key, "none" if value is None else str(value)) for key, value in named.items() if key in environment
+    ]
+    if isinstance(packages, Mapping):
+        rows += [(str(name), str(version)) for name, version in packages.items() if version]
+    return rows
+
+
+def _public_message(finding: Finding) -> str:
+    """The finding's message, unless it may quote what must not be published."""
+    return "(details are in the run folder)" if finding.check in PRIVATE_CHECKS else finding.message
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("luthier", "card"),
+        autoescape=False,  # not HTML: `finalize` escapes for Markdown, and only Markdown passes through
+        finalize=escape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": numbers.percent,
+        "points": numbers.points,
+        "bounds": numbers.bounds,
+        "quantity": numbers.quantity,
+        "probability": numbers.probability,
+        "count": numbers.count,
+        "duration": numbers.duration,
+        "code": code,
+        "public_message": _public_message,
+        "sentence": as_sentence,
+    }
+    return environment

@@ -1,0 +1,357 @@
+"""What the card and the report know of a run: the folder's numbers, typed, with absence kept as None.
+
+`luthier.card.reading.read_view` fills a `View` from a run folder. Nothing is computed here that a
+stage should have measured; the properties only look things up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from luthier.card.numbers import Interval, quantity
+
+MEANINGS = {
+    "prompt": "the base model with the system prompt",
+    "few_shot": "the base model with fixed examples in the prompt",
+    "retrieval": "the base model with the nearest examples in the prompt",
+    "scratch": "a small specialised model trained from scratch",
+    "tuned": "the base model, fine-tuned",
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row of scores.json: one thing the user could do. Tokens and seconds are means per request."""
+
+    name: str
+    score: Interval
+    n: float | None
+    unscored: float | None
+    prompt_tokens: float | None
+    answer_tokens: float | None
+    seconds: float | None
+
+    @property
+    def meaning(self) -> str:
+        """What the candidate is, in a few words; empty for a name Luthier does not know."""
+        return MEANINGS.get(self.name, "")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A paired comparison on the same held-out examples: the difference is a minus b."""
+
+    a: str
+    b: str
+    difference: Interval
+    p: float | None
+    p_adjusted: float | None
+    test: str
+    n: float | None
+
+    @property
+    def plain_test(self) -> str:
+        """The name of the test in words."""
+        words = {"mcnemar_midp": "mid-p McNemar", "paired_permutation": "paired permutation"}
+        return words.get(self.test, self.test)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One condition of the verdict; `passed` None: it could not be decided. `unit` as in numbers.quantity."""
+
+    name: str
+    measured: Interval
+    threshold: float | None
+    passed: bool | None
+    reason: str
+    unit: str
+
+    @property
+    def outcome(self) -> str:
+        """`passed`, `failed` or `not decided`."""
+        return {True: "passed", False: "failed", None: "not decided"}[self.passed]
+
+    @property
+    def shown_threshold(self) -> str:
+        """The threshold in the gate's unit, without a plus sign."""
+        return "none" if self.threshold is None else quantity(self.threshold, self.unit).removeprefix("+")
+
+
+@dataclass(frozen=True)
+class Ability:
+    """One ability of a probe: a public suite asked before and after tuning."""
+
+    name: str
+    suite: str
+    n: float | None
+    base: float | None
+    tuned: float | None
+    difference: Interval
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A question whose answer changed with tuning; `kind` is `lost` or `gained`."""
+
+    kind: str
+    question: str
+    options: Sequence[str]
+    reference: str
+    base: str
+    tuned: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A paired measurement of something tuning may have damaged. `finding` is None when unknown."""
+
+    name: str
+    unit: str
+    n: float | None
+    base: float | None
+    tuned: float | None
+    difference: Interval
+    lost: float | None
+    gained: float | None
+    margin: float | None
+    finding: str | None
+    reason: str
+    accuracy: tuple[float | None, float | None]
+    abilities: Sequence[Ability]
+    flips: Sequence[Flip]
+    examples: Sequence[Mapping[str, Any]]
+
+    @property
+    def is_share(self) -> bool:
+        """Whether base and tuned are shares shown as percent (not losses in nats, say)."""
+        return "nats" not in self.unit
+
+    @property
+    def value_unit(self) -> str:
+        """The unit of base and tuned, for numbers.quantity."""
+        return "percent" if self.is_share else self.unit
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of the difference and the margin, for numbers.quantity."""
+        return "points" if self.is_share else f"difference in {self.unit}"
+
+    @property
+    def plain_finding(self) -> str:
+        """The finding in words."""
+        words = {
+            "worse": "worse beyond the margin",
+            "within_margin": "within the margin",
+            "not_powered": "not decided: too few items to tell",
+            "failed": "the probe failed to run",
+        }
+        return words.get(self.finding or "", self.finding or "not decided")
+
+
+@dataclass(frozen=True)
+class Training:
+    """Curves as (step, value) pairs, and train/summary.json as it stands."""
+
+    losses: Sequence[tuple[float, float]]
+    validation: Sequence[tuple[float, float]]
+    rates: Sequence[tuple[float, float]]
+    summary: Mapping[str, Any]
+    best_step: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One audit finding; `places` are `file:line`."""
+
+    check: str
+    severity: str
+    message: str
+    fix: str
+    places: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """audit.json: findings, checks that ran and found nothing, and checks that did not run, with why."""
+
+    findings: Sequence[Finding]
+    clean: Sequence[str]
+    failed: Sequence[tuple[str, str]]
+    skipped: Sequence[tuple[str, str]]
+    examples: float | None
+
+    def by_severity(self) -> list[tuple[str, list[tuple[str, list[Finding]]]]]:
+        """Findings by severity (error, warning, info, then anything else) and in it by check."""
+        grouped: dict[str, dict[str, list[Finding]]] = {"error": {}, "warning": {}, "info": {}}
+        for finding in self.findings:
+            grouped.setdefault(finding.severity, {}).setdefault(finding.check, []).append(finding)
+        return [(severity, list(checks.items())) for severity, checks in grouped.items() if checks]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file the examples came from."""
+
+    file: str
+    sha256: str
+    format: str
+    examples: float | None
+    left_out: float | None
+
+
+@dataclass(frozen=True)
+class Data:
+    """data/manifest.json: sources, sides (name, number of examples, sha256) and how they were split."""
+
+    sources: Sequence[Source]
+    sides: Sequence[tuple[str, float | None, str]]
+    method: str
+    near_duplicate_clusters: float | None
+
+    def size_of(self, side: str) -> float | None:
+        """Examples on one side of the split."""
+        return next((n for name, n, _ in self.sides if name == side), None)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One line of a predictions file, clipped for display."""
+
+    answer: str
+    score: float | None
+    confidence: float | None
+    reason: str
+    fields: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a JSON answer: the reference's text, and each side's text and whether it is right."""
+
+    name: str
+    reference: str
+    base: tuple[str, bool | None]
+    tuned: tuple[str, bool | None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One held-out example as two candidates answered it. `kind`: better, worse, wrong, right, unscored."""
+
+    id: str
+    where: str
+    input: str
+    reference: str
+    base: Answered
+    tuned: Answered
+    kind: str
+    fields: Sequence[Field]
+
+    @property
+    def difference(self) -> float | None:
+        """Score of tuned minus score of base."""
+        if self.base.score is None or self.tuned.score is None:
+            return None
+        return self.tuned.score - self.base.score
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The embedded rows, how many of each kind the whole test set holds, and who is compared."""
+
+    base_name: str
+    tuned_name: str
+    rows: Sequence[Row]
+    counts: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """Examples that both candidates answered."""
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """Confident and wrong: the verdict's count, and the answers themselves (worst first)."""
+
+    candidate: str
+    n: float | None
+    share: float | None
+    threshold: float | None
+    points: Sequence[tuple[float, bool]]
+    examples: Sequence[tuple[str, str, str, Answered]]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something the record does not hold, and why that matters or where it would come from."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class View:
+    """A run folder, read once. Every part that the folder lacks is None or empty."""
+
+    name: str
+    model: str
+    recipe: Mapping[str, Any]
+    recipe_text: str
+    environment: Mapping[str, Any]
+    decision: str | None
+    headline: str
+    recommended: str | None
+    reasons: Sequence[str]
+    gates: Sequence[Gate]
+    metric: str
+    grader: str
+    candidates: Sequence[Candidate]
+    pairs: Sequence[Pair]
+    detectable: float | None
+    level: float | None
+    probes: Mapping[str, Probe]
+    training: Training | None
+    confidence: Confidence | None
+    comparison: Comparison | None
+    audit: Audit | None
+    data: Data | None
+    missing: Sequence[Missing] = field(default=())
+
+    def candidate(self, name: str | None) -> Candidate | None:
+        """The candidate of that name, where it was measured."""
+        return next((c for c in self.candidates if c.name == name), None)
+
+    def pair(self, a: str, b: str) -> Pair | None:
+        """The comparison a minus b, turned around where it was recorded as b minus a."""
+        for pair in self.pairs:
+            if (pair.a, pair.b) == (a, b):
+                return pair
+            if (pair.a, pair.b) == (b, a):
+                return Pair(a, b, pair.difference.shifted(-1), pair.p, pair.p_adjusted, pair.test, pair.n)
+        return None
+
+    @property
+    def alternative(self) -> Candidate | None:
+        """The best-scoring candidate that is not `tuned`."""
+        scored = [c for c in self.candidates if c.name != "tuned" and c.score.value is not None]
+        return max(scored, key=lambda c: c.score.value or 0.0, default=None)
+
+    @property
+    def gain(self) -> Pair | None:
+        """`tuned` against the best alternative, where both were measured and compared."""
+        return self.pair("tuned", self.alternative.name) if self.alternative else None
+
+    @property
+    def decided(self) -> str:
+        """The decision in plain words."""
+        words = {
+            "ship": "Ship the tuned model.",
+            "do_not_ship": "Do not ship the tuned model.",
+            "inconclusive": "Not decided yet.",
+        }
+        return words.get(self.decision or "", "No verdict in this record.")

@@ -1,0 +1,260 @@
+"""The forms that examples come in. Each is a name, the columns it needs, and one small converter.
+
+`FORMATS` is tried in order, the most specific first. A converter takes a row and returns messages;
+it raises `DataError` without a place, which the reader adds. Texts are kept to the letter: a space
+at the end of an answer is a finding of the audit, not something to repair in silence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from luthier.errors import DataError
+from luthier.examples.example import Message
+
+Values = Mapping[str, Any]
+_ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+_SHAREGPT_ROLES = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
+    "model": "assistant", "bot": "assistant", "system": "system",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Format:
+    """One form of examples.
+
+    Attributes:
+        name: shown to the user ("read as alpaca").
+        needs: columns a row must have.
+        takes: further columns the converter reads; all others become `Example.fields`.
+        convert: row to messages.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    takes: tuple[str, ...]
+    convert: Callable[[Values], list[Message]]
+
+
+def recognise_format(rows: Sequence[Values], *, where: str) -> Format:
+    """The form that most of the first rows have; the earlier one in `FORMATS` when two fit as well.
+
+    Raises:
+        DataError: none fits any row; names the columns that were found.
+    """
+    lowered = [set(map(str.lower, row)) for row in rows]
+    counts = [sum(columns >= set(form.needs) for columns in lowered) for form in FORMATS]
+    best = max(counts)
+    if best:
+        return FORMATS[counts.index(best)]
+    found = ", ".join(dict.fromkeys(column for row in rows for column in row)) or "none"
+    accepted = "; ".join(f"{' + '.join(form.needs)}" for form in FORMATS)
+    raise DataError(
+        f"columns not recognised: {found}", where=where, fix=f"name the columns like one of: {accepted}"
+    )
+
+
+def convert_row(form: Format, row: Values) -> tuple[tuple[Message, ...], str | None, dict[str, Any]]:
+    """Messages, group and remaining fields of a row.
+
+    A `system` column goes before the messages unless they have a system prompt, a `group` column
+    becomes the group.
+
+    Raises:
+        DataError: columns are missing, or the row is not a conversation that ends with an answer.
+    """
+    known = {*form.needs, *form.takes, "system", "group"}
+    row = {key.lower() if key.lower() in known else key: value for key, value in row.items()}
+    missing = [column for column in form.needs if column not in row]
+    if missing:
+        raise DataError(
+            f"no column {', '.join(missing)} (found {', '.join(row) or 'none'}), read as {form.name}",
+            fix=f"give every row {' and '.join(form.needs)}, or put other rows into a file of their own",
+        )
+    messages = form.convert(row)
+    if row.get("system") and messages[:1] and messages[0].role != "system":
+        messages.insert(0, Message("system", _text(row["system"], "system")))
+    check_conversation(messages)
+    group = row.get("group")
+    fields = {key: value for key, value in row.items() if key not in known}
+    return tuple(messages), None if group in (None, "") else _text(group, "group"), fields
+
+
+def check_conversation(messages: Sequence[Message]) -> None:
+    """Refuse what cannot be learnt from.
+
+    Raises:
+        DataError: no turn of the user, no answer at the end, an empty or an untrained answer.
+    """
+    if not messages:
+        raise DataError("there are no messages", fix="write a user message and the assistant's answer")
+    if messages[-1].role != "assistant":
+        raise DataError(
+            f"the last message is from {messages[-1].role!r}, expected the assistant's answer",
+            fix="end every example with the answer to learn",
+        )
+    if not messages[-1].content.strip():
+        raise DataError("the answer is empty", fix="write the answer, or leave the example out")
+    if not any(m.role == "user" and m.content.strip() for m in messages[:-1]):
+        raise DataError("there is nothing from the user before the answer", fix="write what the user asks")
+    if messages[-1].weight == 0:
+        raise DataError("the answer has weight 0, so nothing would be learnt", fix="set its weight to 1")
+
+
+def _text(value: Any, name: str) -> str:
+    """A value as text: JSON for lists, objects, numbers and booleans.
+
+    Raises:
+        DataError: it is null.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        raise DataError(f"{name} is null, expected text", fix=f"write {name}, or leave the example out")
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _content(value: Any, name: str) -> str:
+    """The text of a message: a string, or OpenAI's list of text parts."""
+    if isinstance(value, str):
+        return value
+    parts = value if isinstance(value, list) else [value]
+    if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts):
+        raise DataError(
+            f"{name} has no text content", fix="Luthier reads text only: no images, no bare tool calls"
+        )
+    return "".join(part["text"] for part in parts)
+
+
+def _chat(value: Any, name: str) -> list[Message]:
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list):
+        raise DataError(f"{name} is not a list", fix=f'write "{name}": [{{"role": …, "content": …}}, …]')
+    return [_message(item, f"{name}[{number}]") for number, item in enumerate(value)]
+
+
+def _message(item: Any, name: str) -> Message:
+    if not isinstance(item, dict) or "role" not in item:
+        raise DataError(f"{name} is not a message", fix='write {"role": …, "content": …}')
+    if item["role"] not in _ROLES:
+        raise DataError(f"{name} has role {item['role']!r}", fix=f"use one of {', '.join(_ROLES)}")
+    if item.get("tool_calls") or item.get("function_call"):
+        raise DataError(f"{name} calls a tool", fix="Luthier trains on text answers; leave the example out")
+    weight = item.get("weight")
+    if weight not in (None, 0, 1):
+        raise DataError(f"{name} has weight {weight!r}", fix="use 0 (context only) or 1 (train on it)")
+    return Message(
+        _ROLES[item["role"]], _content(item.get("content"), name), 1 if weight is None else int(weight)
+    )
+
+
+def _from_messages(row: Values) -> list[Message]:
+    return _chat(row["messages"], "messages")
+
+
+def _from_sharegpt(row: Values) -> list[Message]:
+    turns = row["conversations"]
+    if not isinstance(turns, list):
+        raise DataError("conversations is not a list", fix='write [{"from": "human", "value": …}, …]')
+    messages = []
+    for number, turn in enumerate(turns):
+        name = f"conversations[{number}]"
+        if isinstance(turn, dict) and "role" in turn:
+            messages.append(_message(turn, name))
+            continue
+        if not isinstance(turn, dict) or not {"from", "value"} <= turn.keys():
+            raise DataError(f"{name} is not a turn", fix='write {"from": "human", "value": …}')
+        role = _SHAREGPT_ROLES.get(str(turn["from"]))
+        if role is None:
+            raise DataError(
+                f"{name} is from {turn['from']!r}", fix=f"use one of {', '.join(_SHAREGPT_ROLES)}"
+            )
+        messages.append(Message(role, _text(turn["value"], name)))
+    return messages
+
+
+def _from_completion(row: Values) -> list[Message]:
+    prompt, completion = row["prompt"], row["completion"]
+    asked = (
+        _chat(prompt, "prompt") if isinstance(prompt, list) else [Message("user", _text(prompt, "prompt"))]
+    )
+    chat = isinstance(completion, list) or (isinstance(completion, dict) and "role" in completion)
+    answered = (
+        _chat(completion, "completion") if chat else [Message("assistant", _text(completion, "completion"))]
+    )
+    return asked + answered
+
+
+def _from_alpaca(row: Values) -> list[Message]:
+    messages = []
+    for number, pair in enumerate(row.get("history") or []):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise DataError(f"history[{number}] is not a pair", fix="write [[question, answer], …]")
+        messages += [
+            Message("user", _text(pair[0], "history")),
+            Message("assistant", _text(pair[1], "history")),
+        ]
+    asked = _text(row["instruction"], "instruction")
+    if row.get("input") not in (None, ""):
+        asked = f"{asked}\n\n{_text(row['input'], 'input')}"
+    return [*messages, Message("user", asked), Message("assistant", _text(row["output"], "output"))]
+
+
+def _from_question(row: Values) -> list[Message]:
+    """Passage or context, then the question, then the options, with a blank line between them.
+
+    Lists of options get letters, and an answer that counts them from 0 becomes its letter.
+    """
+    answer = row["answer"]
+    passages = [_passage(row[key]) for key in ("passage", "context") if row.get(key) not in (None, "")]
+    parts = [*passages, _text(row["question"], "question")]
+    options = row.get("options") or row.get("choices")
+    if isinstance(options, list):
+        parts.append("\n".join(f"{chr(65 + i)}. {_text(o, 'options')}" for i, o in enumerate(options)))
+        if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < min(len(options), 26):
+            answer = chr(65 + answer)
+    elif isinstance(options, dict):
+        named = options
+        if {"text", "label"} <= options.keys() and all(isinstance(v, list) for v in options.values()):
+            named = dict(zip(options["label"], options["text"], strict=False))
+        parts.append("\n".join(f"{key}. {_text(value, 'options')}" for key, value in named.items()))
+    elif options:
+        parts.append(_text(options, "options"))
+    return [Message("user", "\n\n".join(parts)), Message("assistant", _text(answer, "answer"))]
+
+
+def _passage(value: Any) -> str:
+    if isinstance(value, list):
+        return "\n\n".join(_text(item, "context") for item in value)
+    return _text(value, "context")
+
+
+def _pair(asked: str, answered: str) -> Callable[[Values], list[Message]]:
+    def convert(row: Values) -> list[Message]:
+        return [
+            Message("user", _text(row[asked], asked)),
+            Message("assistant", _text(row[answered], answered)),
+        ]
+
+    return convert
+
+
+FORMATS = (
+    Format("messages", ("messages",), (), _from_messages),
+    Format("sharegpt", ("conversations",), (), _from_sharegpt),
+    Format("prompt/completion", ("prompt", "completion"), (), _from_completion),
+    Format("alpaca", ("instruction", "output"), ("input", "history"), _from_alpaca),
+    Format(
+        "question/answer",
+        ("question", "answer"),
+        ("passage", "context", "options", "choices"),
+        _from_question,
+    ),
+    Format("input/output", ("input", "output"), (), _pair("input", "output")),
+    Format("text/label", ("text", "label"), (), _pair("text", "label")),
+)

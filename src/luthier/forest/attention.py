@@ -1,0 +1,141 @@
+"""Attention over a prefix forest, through Transformers' public attention interface.
+
+Legend: H query heads, G key/value heads, T packed tokens, q/kv a segment's and its path's lengths.
+
+Each segment is one scaled-dot-product call: its queries against the keys of the segments on its path.
+Per-segment calls beat one dense `[T, T]` mask: only visible pairs are computed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import AttentionInterface, PreTrainedModel
+
+from luthier.forest.layout import Layout
+
+NAME = "luthier_forest"
+
+
+class Unsupported(Exception):
+    """The attention of this architecture has a term that the forest does not compute."""
+
+
+def forest_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    forest: Layout,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend along the paths of `forest`.
+
+    Args:
+        query: `[1, H, T, d]`; key, value: `[1, G, T, d]` with G dividing H.
+        forest: the layout, passed as a keyword argument of the model's forward.
+
+    Returns:
+        `[1, T, H, d_v]` and None (no attention weights).
+
+    Raises:
+        Unsupported: dropout in attention, a padding mask, or a mask that only the layer itself knows.
+    """
+    if dropout:
+        raise Unsupported("dropout inside attention")
+    if attention_mask is not None:
+        raise Unsupported("an attention mask of the model's own")
+    _refuse_hidden_masks(module, sliding_window)
+    sinks = kwargs.get("s_aux")
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key = key.repeat_interleave(groups, dim=1)
+        value = value.repeat_interleave(groups, dim=1)
+    # split, not slices: its backward is one concatenation, where every slice would allocate all of T
+    queries = query.split(forest.sizes, dim=2)
+    keys = key.split(forest.sizes, dim=2)
+    values = value.split(forest.sizes, dim=2)
+    outputs = []
+    for index, segment in enumerate(forest.segments):
+        k = _join([keys[s] for s in segment.path])
+        v = _join([values[s] for s in segment.path])
+        mask = forest.mask(index, sliding_window, query.device)
+        outputs.append(_attend(queries[index], k, v, mask, scaling, softcap, sinks))
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def _refuse_hidden_masks(module: torch.nn.Module, sliding_window: int | None) -> None:
+    """Refuse windows that a layer applies in the mask it makes, which it does not pass on."""
+    config = getattr(module, "config", None)
+    kinds = getattr(config, "layer_types", None)
+    index = getattr(module, "layer_idx", None)
+    kind = kinds[index] if kinds and index is not None and index < len(kinds) else None
+    if kind == "chunked_attention":
+        raise Unsupported("attention in chunks")
+    declared = getattr(config, "sliding_window", None)
+    if kind in (None, "sliding_attention") and sliding_window is None and declared is not None:
+        raise Unsupported("a sliding window that the model keeps to itself")
+
+
+def _join(pieces: list[torch.Tensor]) -> torch.Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
+
+
+def _attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    if softcap is None and sinks is None:
+        return functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None and q.shape[2] > 1, scale=scaling
+        )
+    # Soft-capped scores (Gemma 2, arXiv 2408.00118 section 2) and sinks have no fused kernel here.
+    scores = q @ k.transpose(2, 3) * (scaling if scaling is not None else q.shape[-1] ** -0.5)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if mask is None:
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+    scores = scores.masked_fill(~mask, float("-inf"))
+    if sinks is None:
+        return torch.softmax(scores, dim=-1) @ v
+    # A sink (gpt-oss) is one more score per head that takes its share of the weight and gives no value.
+    extra = sinks.reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1).to(scores.dtype)
+    return torch.softmax(torch.cat([scores, extra], dim=-1), dim=-1)[..., :-1] @ v
+
+
+@contextlib.contextmanager
+def attending_by_forest(model: PreTrainedModel) -> Iterator[None]:
+    """Switch a model's attention to the forest, and back to what it was.
+
+    Raises:
+        Unsupported: the model's attention is not reached through the public interface.
+    """
+    parts = {name: getattr(model.config, name) for name in model.config.sub_configs}
+    before = {"": model.config._attn_implementation} | {
+        name: part._attn_implementation for name, part in parts.items() if part is not None
+    }
+    try:
+        model.set_attn_implementation(NAME)
+        if model.config._attn_implementation != NAME:
+            raise Unsupported("attention outside of the public interface")
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+AttentionInterface.register(NAME, forest_attention)

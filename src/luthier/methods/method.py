@@ -1,0 +1,47 @@
+"""What a training method is: its items, their total weight, and their summed loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from luthier.chat import ChatFormat, TrainingSequence
+from luthier.examples.example import Example
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example as the loss sees it: all sequences that must be scored together."""
+
+    where: str
+    sequences: tuple[TrainingSequence, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens before sharing: what the batch budget counts."""
+        return sum(len(sequence.ids) for sequence in self.sequences)
+
+
+class Method(Protocol):
+    """Loss of a batch = `loss(items) / total(items)`, over the whole effective batch.
+
+    `loss` is a sum, so that gradients accumulated over micro-batches of any sizes equal the
+    gradient of the batch in one piece.
+    """
+
+    name: str
+
+    def items(self, examples: Sequence[Example], chat: ChatFormat, system: str | None) -> list[Item]:
+        """The training items of examples, in order. Raises DataError where nothing is trained."""
+        ...
+
+    def total(self, items: Sequence[Item]) -> float:
+        """What the summed loss is divided by: trained tokens, pairs, ..."""
+        ...
+
+    def loss(self, items: Sequence[Item], logps: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
+        """Summed loss, given log-probabilities at the weighted positions of every item's sequences."""
+        ...

@@ -1,0 +1,151 @@
+"""Load a causal language model and its tokenizer: embedded, from a folder, or from a hub."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from luthier import assets
+from luthier.errors import ModelError
+from luthier.models.embedded import EMBEDDED, embedded_folder
+from luthier.recipe import digest
+
+SAMPLE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode and its tokenizer.
+
+    Attributes:
+        identity: a hash of what was loaded; equal identities give equal outputs.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Tokenizer
+    identity: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """End-of-sequence ids that the model's generation config names."""
+        config = self.model.generation_config
+        ids = None if config is None else config.eos_token_id
+        return frozenset([ids] if isinstance(ids, int) else ids or [])
+
+
+def load_model(name: str, *, device: str | None = None) -> LoadedModel:
+    """Load a model for training and scoring: fp32 on CPU, bf16 on an accelerator.
+
+    Args:
+        name: an embedded model's name, a local folder, or a hub id. Code that a model brings along
+            is never run.
+        device: a torch device; the first accelerator when there is one, else the CPU.
+
+    Raises:
+        ModelError: it cannot be found or read, or it is not a causal language model.
+        AssetError: an embedded model cannot be fetched.
+    """
+    source = _source(name)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
+    with quiet_transformers(), _explained(name):
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=False)
+    model.eval()
+    model.requires_grad_(False)
+    return LoadedModel(model.to(device), tokenizer, model_identity(name))
+
+
+def load_tokenizer(name: str) -> Tokenizer:
+    """Only the tokenizer of a model; raises as `load_model`."""
+    source = _source(name)
+    with quiet_transformers(), _explained(name):
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+
+
+def model_identity(name: str) -> str:
+    """A hash that changes when the model's files change, without reading all of the weights.
+
+    Small files count by content; of large ones the size and a sample from both ends count.
+    """
+    if name in EMBEDDED:
+        return digest(["embedded", name, assets.ASSETS[name].sha256])
+    folder = Path(name)
+    if folder.is_dir():
+        files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+        return digest([[p.name, p.stat().st_size, _sample_hash(p)] for p in files])
+    with quiet_transformers(), _explained(name):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    return digest(["hub", name, getattr(config, "_commit_hash", None)])
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep Transformers' own progress bars and notices off the user's screen."""
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    verbosity = transformers.utils.logging.get_verbosity()
+    hub = logging.getLogger("huggingface_hub")
+    hub_level = hub.level
+    hub.setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(verbosity)
+        hub.setLevel(hub_level)
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
+
+
+def _source(name: str) -> str:
+    if name in EMBEDDED:
+        return str(embedded_folder(name))
+    folder = Path(name).expanduser()
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ModelError(
+            "a folder without config.json is not a Transformers model",
+            where=str(folder),
+            fix="name a folder written by save_pretrained, or a hub id",
+        )
+    if not folder.is_dir() and (folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
+        raise ModelError("no such model folder", where=name, fix="check the path given as `model:`")
+    return name
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        offline = os.environ.get("HF_HUB_OFFLINE") or "not found" in str(error) or "connect" in str(error).lower()
+        fix = (
+            "use the embedded model smollm2-135m, a local folder, or a hub id that this machine can reach"
+            if offline
+            else "check that it is a causal language model written by save_pretrained"
+        )
+        raise ModelError(f"cannot be loaded: {first[:300]}", where=f"model {name}", fix=fix) from error
+
+
+def _sample_hash(path: Path) -> str:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(SAMPLE_BYTES)
+        file.seek(max(0, size - SAMPLE_BYTES))
+        return hashlib.sha256(head + file.read(SAMPLE_BYTES)).hexdigest()

@@ -1,0 +1,17 @@
+"""Probes: what tuning may have cost, measured on base and tuned alike."""
+
+from luthier.probes.finding import Finding, judge_loss
+from luthier.probes.forgetting import base_forgetting, report_forgetting
+from luthier.probes.own_text import base_own_text, report_own_text
+from luthier.probes.suites import ChoiceItem, choice_items
+
+__all__ = [
+    "ChoiceItem",
+    "Finding",
+    "base_forgetting",
+    "base_own_text",
+    "choice_items",
+    "judge_loss",
+    "report_forgetting",
+    "report_own_text",
+]

@@ -1,0 +1,118 @@
+"""How many paired examples a test set needs, and what a given number of them can show.
+
+Right/wrong: the share of examples on which the two candidates disagree (`discordant`) decides
+(Connor 1987). Scores: the standard deviation `sd` of the paired differences does, with Guenther's
+(1981) correction for estimating it. All of it is planning arithmetic; the tests themselves are in
+`paired.py`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from scipy import optimize, stats
+
+
+def examples_needed(
+    difference: float,
+    *,
+    discordant: float = 0.2,
+    sd: float | None = None,
+    power: float = 0.8,
+    alpha: float = 0.05,
+) -> int | None:
+    """Paired examples needed to find a true difference with the given power, two-sided at alpha.
+
+    Args:
+        difference: in score, either sign; 0 gives None, since no number would do.
+        discordant: share of examples where just one candidate is right; a larger `difference` raises
+            it, because the candidates must disagree at least that often. Ignored when `sd` is given.
+        sd: standard deviation of paired score differences, for scores that are not right/wrong.
+        power, alpha: in (0, 1).
+    """
+    gap = abs(difference)
+    if gap == 0:
+        return None
+    z_alpha, z_power = _quantile(1 - alpha / 2), _quantile(power)
+    if sd is not None:
+        return max(2, _ceil(((z_alpha + z_power) * sd / gap) ** 2 + z_alpha**2 / 2))
+    share = max(_share(discordant), gap)
+    root_n = (z_alpha * math.sqrt(share) + z_power * math.sqrt(share - gap * gap)) / gap
+    return max(2, _ceil(root_n**2))
+
+
+def detectable_difference(
+    n: int,
+    *,
+    discordant: float = 0.2,
+    sd: float | None = None,
+    power: float = 0.8,
+    alpha: float = 0.05,
+) -> float | None:
+    """Smallest true paired difference that n examples find with the given power, in score.
+
+    The inverse of `examples_needed`, with the same arguments. None when n is too small to show any
+    difference that is possible: right/wrong candidates cannot differ by more than they disagree.
+    """
+    z_alpha, z_power = _quantile(1 - alpha / 2), _quantile(power)
+    if sd is not None:
+        free = n - z_alpha**2 / 2
+        return (z_alpha + z_power) * sd / math.sqrt(free) if n >= 2 and free > 0 else None
+    share = _share(discordant)
+
+    def shortfall(gap: float) -> float:
+        return z_alpha * math.sqrt(share) + z_power * math.sqrt(share - gap * gap) - gap * math.sqrt(n)
+
+    if n < 2 or shortfall(share) > 0:
+        return None
+    return float(optimize.brentq(shortfall, 0.0, share, xtol=1e-12))
+
+
+def examples_to_rule_out(
+    loss: float,
+    *,
+    discordant: float = 0.05,
+    sd: float | None = None,
+    power: float = 0.8,
+    alpha: float = 0.05,
+) -> int:
+    """Examples needed to show "lost less than `loss`" when nothing was lost (one-sided, non-inferiority).
+
+    Args:
+        loss: the margin, positive, in score.
+        discordant: share of examples that flip either way; ignored when `sd` is given.
+        sd: standard deviation of paired score differences.
+    """
+    if loss <= 0:
+        raise ValueError(f"expected a positive loss to rule out, got {loss}")
+    variance = sd**2 if sd is not None else _share(discordant)
+    return max(2, _ceil((_quantile(1 - alpha) + _quantile(power)) ** 2 * variance / loss**2))
+
+
+def detectable_loss(
+    n: int,
+    *,
+    discordant: float = 0.05,
+    sd: float | None = None,
+    power: float = 0.8,
+    alpha: float = 0.05,
+) -> float | None:
+    """Smallest margin that n examples can rule out: the inverse of `examples_to_rule_out`; None under 2."""
+    if n < 2:
+        return None
+    variance = sd**2 if sd is not None else _share(discordant)
+    return (_quantile(1 - alpha) + _quantile(power)) * math.sqrt(variance / n)
+
+
+def _quantile(probability: float) -> float:
+    return float(stats.norm.ppf(probability))
+
+
+def _ceil(examples: float) -> int:
+    return math.ceil(examples - 1e-9)
+
+
+def _share(discordant: float) -> float:
+    if not 0 < discordant <= 1:
+        raise ValueError(f"expected a share of discordant examples in (0, 1], got {discordant}")
+    return discordant

@@ -1,0 +1,5 @@
+"""Training: the loop, batches, schedule and checkpoints."""
+
+from luthier.train.loop import Progress, train
+
+__all__ = ["Progress", "train"]
