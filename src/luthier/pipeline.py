@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier import __version__
-from luthier.errors import DataError, RecordError
+from luthier.errors import DataError, RecipeError, RecordError
 from luthier.examples import Example, Split, read_examples, split_examples
 from luthier.progress import Show, Silent
 from luthier.recipe import Recipe, digest, dump_recipe, load_recipe
-from luthier.record import Record, sha256_of, write_json, write_jsonl, write_text
+from luthier.record import Record, explain_os_errors, sha256_of, write_json, write_jsonl, write_text
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -157,12 +157,21 @@ class Run:
                 self.record.stage(f"probe-{name}", inputs, [f"probes/{name}.json"], work)
             return {name: self.record.read_json(f"probes/{name}.json") for name in self.recipe.probes}
 
-    def verdict(self) -> dict[str, Any]:
-        """Decide from the record; returns the content of `verdict.json`."""
+    def verdict(self, *, min_gain: float | None = None) -> dict[str, Any]:
+        """Decide from the record; returns the content of `verdict.json`.
+
+        Args:
+            min_gain: another gate than the recipe's, for this decision only: it is not written.
+        """
         from luthier.verdict import decide
 
+        gates = self.recipe.gates
+        if min_gain is not None:
+            return decide(self.record, gates.model_copy(update={"min_gain": min_gain}))
         with self._working():
-            return decide(self.record, self.recipe.gates)
+            verdict = decide(self.record, gates)
+            write_json(self.record / "verdict.json", verdict)
+            return verdict
 
     def card(self) -> tuple[Path, Path]:
         """Write `card.md` and `report.html` from the record; returns their paths."""
@@ -172,6 +181,28 @@ class Run:
             return write_card(self.record), write_report(self.record)
 
     # --- for other commands -------------------------------------------------------------------
+
+    def export(self, format: str = "merged", out: Path | None = None) -> Path:
+        """Write the tuned model for use elsewhere; returns the folder.
+
+        Args:
+            format: `merged`, a Transformers folder with tokenizer and chat template.
+            out: `export/FORMAT` in the run folder when absent.
+
+        Raises:
+            RecipeError: an unknown format.
+            ModelError: nothing has been trained.
+        """
+        from luthier.models import export_merged
+
+        if format != "merged":
+            raise RecipeError(f"unknown format {format!r}", fix="use --format merged; the adapter itself is in adapter/")
+        into = out or self.record / "export" / format
+        base = self.base()
+        with explain_os_errors(into), self.show.task("merging", None):
+            export_merged(base, self.record / "adapter", into)
+        self._base = None  # the adapter is merged into these weights
+        return into
 
     def base(self) -> LoadedModel:
         """The base model without an adapter, loaded once."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from luthier.errors import RecordError
 from luthier.recipe import Gates, load_recipe
-from luthier.record import Record, write_json
+from luthier.record import Record
 from luthier.stats import examples_needed
 
 ALPHA = 0.05
@@ -35,7 +35,7 @@ class Gate:
 
 
 def decide(record: Record, gates: Gates) -> dict[str, Any]:
-    """Decide from `scores.json`, `probes/*.json` and `audit.json`; writes and returns `verdict.json`.
+    """The content of `verdict.json`, from `scores.json`, `probes/*.json` and `audit.json`.
 
     Raises:
         RecordError: the candidates have not been graded.
@@ -50,7 +50,6 @@ def decide(record: Record, gates: Gates) -> dict[str, Any]:
         checks.append(_sound_data(record))
     verdict = _conclude(scores, checks, gates)
     verdict["confident_and_wrong"] = _confident_and_wrong(record, verdict["recommended"])
-    write_json(record / "verdict.json", verdict)
     return verdict
 
 

@@ -1,0 +1,303 @@
+"""The `luthier` command. Heavy modules are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from luthier import __version__
+from luthier.errors import (
+    EXIT_DO_NOT_SHIP,
+    EXIT_ERROR,
+    EXIT_INCONCLUSIVE,
+    EXIT_INTERRUPTED,
+    EXIT_SHIP,
+    LuthierError,
+)
+
+EXIT_CODES = {"ship": EXIT_SHIP, "do_not_ship": EXIT_DO_NOT_SHIP, "inconclusive": EXIT_INCONCLUSIVE}
+
+
+
+class Commands(TyperGroup):
+    """Commands whose errors become one to three lines and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; wrong usage is left to the library, which exits with 2."""
+        try:
+            return super().invoke(ctx)
+        except LuthierError as error:
+            _fail(error.render(), error.exit_code)
+        except KeyboardInterrupt:
+            _fail("interrupted; what is finished is kept, the same command goes on from there", EXIT_INTERRUPTED)
+        except OSError as error:
+            _fail(f"{error.filename or 'operating system'}: {error.strerror or error}", EXIT_ERROR)
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="luthier",
+    help="Fine-tune a language model on your examples and learn, with evidence, whether it was worth it.\n\n"
+    "Example: luthier init tickets.jsonl && luthier run tickets.yaml",
+    epilog="Exit codes: 0 ship, 1 error, 2 usage, 3 do not ship, 4 inconclusive, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RunFolder = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+RecipeOrRun = Annotated[Path, typer.Argument(help="A recipe, or a run folder.", metavar="RECIPE|RUN")]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="The run folder. Default: runs/NAME beside where you are.")
+]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Options before the command."""
+    _state["debug"] = debug
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+_state = {"debug": False}
+
+
+@app.command()
+def demo(out: Out = None) -> None:
+    """Run the main job on the embedded model and data: support messages to a JSON triage.
+
+    Example: luthier demo --out runs/demo
+    """
+    from luthier.demo import RECIPE
+
+    _run_all(RECIPE, out or Path("runs/demo"))
+
+
+@app.command()
+def run(
+    recipe: RecipeOrRun,
+    out: Out = None,
+) -> None:
+    """Go from examples to a verdict. The same command goes on where a killed run stopped.
+
+    Example: luthier run tickets.yaml --out runs/tickets
+    """
+    _run_all(recipe, out)
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(help="A file of examples.", metavar="DATA")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The recipe. Default: NAME.yaml.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing recipe.")] = False,
+) -> None:
+    """Write a recipe from the data, with comments that explain each choice.
+
+    Example: luthier init tickets.jsonl
+    """
+    from luthier.cli.starter import write_starter
+
+    path = write_starter(data, out or Path(data.name.split(".")[0] + ".yaml"), force=force)
+    typer.echo(f"Wrote {path}. Read it, then: luthier run {path}")
+
+
+@app.command()
+def check(
+    source: Annotated[Path, typer.Argument(help="Examples, a recipe, or a run folder.", metavar="DATA|RECIPE|RUN")],
+    out: Out = None,
+    show_mask: Annotated[
+        bool, typer.Option("--show-mask", help="Show which tokens of the first examples are trained.")
+    ] = False,
+    model: Annotated[str, typer.Option(help="Whose tokenizer, when checking a file.")] = "smollm2-135m",
+) -> None:
+    """Audit the examples: duplicates, conflicts, leakage, personal data, power, ...
+
+    Example: luthier check tickets.jsonl --show-mask
+    """
+    from luthier.cli.checking import check_source
+
+    check_source(source, out, show_mask=show_mask, model=model)
+
+
+@app.command()
+def split(recipe: RecipeOrRun, out: Out = None) -> None:
+    """Divide the examples leak-safe into train, validation and test.
+
+    Example: luthier split tickets.yaml --out runs/tickets
+    """
+    job = _open(recipe, out)
+    sides = job.split().sides()
+    for side, examples in sides.items():
+        typer.echo(f"{side:<11}{len(examples):>6} examples  {job.record / 'data' / (side + '.jsonl')}")
+
+
+@app.command()
+def train(recipe: RecipeOrRun, out: Out = None) -> None:
+    """Fine-tune, and write the adapter.
+
+    Example: luthier train tickets.yaml --out runs/tickets
+    """
+    job = _open(recipe, out)
+    summary = job.train()
+    typer.echo(
+        f"{summary['steps']} steps in {summary['seconds']:.0f} s ({summary['tokens_per_second']:.0f} tokens/s), "
+        f"best at step {summary['best_step']}\nAdapter: {job.record / 'adapter'}"
+    )
+
+
+@app.command()
+def evaluate(recipe: RecipeOrRun, out: Out = None) -> None:
+    """Ask and grade every candidate on the held-out examples.
+
+    Example: luthier evaluate runs/tickets
+    """
+    from luthier.cli.screen import print_candidates
+
+    job = _open(recipe, out)
+    print_candidates(job.evaluate())
+
+
+@app.command()
+def probe(recipe: RecipeOrRun, out: Out = None) -> None:
+    """Measure what tuning cost: forgetting, drift on the base model's own text.
+
+    Example: luthier probe runs/tickets
+    """
+    from luthier.cli.screen import print_probes
+
+    print_probes(_open(recipe, out).probe())
+
+
+@app.command()
+def verdict(
+    folder: RunFolder,
+    min_gain: Annotated[float | None, typer.Option(help="Another gate, for this decision only.")] = None,
+) -> None:
+    """Decide again from the record alone; the exit code is the decision.
+
+    Example: luthier verdict runs/tickets
+    """
+    from luthier.cli.screen import print_verdict
+
+    job = _open(folder, None)
+    decided = job.verdict(min_gain=min_gain)
+    print_verdict(decided)
+    raise typer.Exit(EXIT_CODES[decided["decision"]])
+
+
+@app.command()
+def card(folder: RunFolder) -> None:
+    """Write card.md and report.html from the record.
+
+    Example: luthier card runs/tickets
+    """
+    for path in _open(folder, None).card():
+        typer.echo(path)
+
+
+@app.command()
+def chat(
+    folder: RunFolder,
+    prompt: Annotated[str | None, typer.Argument(help="One message; without it, a conversation.")] = None,
+) -> None:
+    """Talk to base and tuned side by side.
+
+    Example: luthier chat runs/tickets "my kettle smokes"
+    """
+    from luthier.cli.talking import talk
+
+    talk(_open(folder, None), prompt)
+
+
+@app.command()
+def export(
+    folder: RunFolder,
+    format: Annotated[str, typer.Option("--format", help="merged: a Transformers folder.")] = "merged",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: RUN/export/FORMAT.")] = None,
+) -> None:
+    """Write the tuned model for use elsewhere, with tokenizer and chat template.
+
+    Example: luthier export runs/tickets --format merged
+    """
+    typer.echo(_open(folder, None).export(format, out))
+
+
+@app.command()
+def doctor(
+    fetch: Annotated[bool, typer.Option("--fetch", help="Fetch what is missing.")] = False,
+) -> None:
+    """Show what is installed, which assets are there, the hardware, and what is missing.
+
+    Example: luthier doctor --fetch
+    """
+    from luthier.cli.health import print_health
+
+    print_health(fetch=fetch)
+
+
+@app.command()
+def schema(
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file; default: the screen.")] = None,
+) -> None:
+    """Export the JSON Schema of recipes, for editors.
+
+    Example: luthier schema --out recipe.schema.json
+    """
+    import json
+
+    from luthier.recipe import recipe_schema
+
+    text = json.dumps(recipe_schema(), indent=2)
+    if out is None:
+        typer.echo(text)
+    else:
+        from luthier.record import explain_os_errors, write_text
+
+        with explain_os_errors(out):
+            write_text(out, text + "\n")
+        typer.echo(out)
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    if _state["debug"]:
+        import traceback
+
+        traceback.print_exc()
+    typer.echo(f"luthier: {text}", err=True)
+    sys.exit(code)
+
+
+def _open(source: Path, out: Path | None) -> Any:
+    """The run of a recipe file or of an existing folder."""
+    from luthier.cli.screen import Screen
+    from luthier.pipeline import Run
+    from luthier.recipe import load_recipe
+
+    if source.is_dir():
+        return Run.open(source, Screen())
+    recipe = load_recipe(source)
+    return Run(recipe, out or Path("runs") / recipe.name, Screen())
+
+
+def _run_all(source: Path, out: Path | None) -> None:
+    from luthier.cli.screen import print_result
+
+    job = _open(source, out)
+    decided = job.all()
+    print_result(job, decided)
+    raise typer.Exit(EXIT_CODES[decided["decision"]])

@@ -1,0 +1,148 @@
+"""What the terminal shows: progress bars, the table of candidates, the verdict."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from luthier.progress import Advance
+
+console = Console(highlight=False)
+COLOURS = {"ship": "green", "do_not_ship": "red", "inconclusive": "yellow"}
+WORDS = {"ship": "SHIP", "do_not_ship": "DO NOT SHIP", "inconclusive": "INCONCLUSIVE"}
+
+
+class Screen:
+    """Progress bars with time left, one at a time, on the terminal."""
+
+    def note(self, text: str) -> None:
+        """One dim line."""
+        console.print(f"[dim]{escape(text)}[/dim]")
+
+    @contextlib.contextmanager
+    def task(self, what: str, total: int | None) -> Iterator[Advance]:
+        """A bar; it stays on the screen with its time when it is finished."""
+        progress = Progress(
+            SpinnerColumn(finished_text="[green]✓[/green]"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("[dim]{task.fields[count]}[/dim]"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]left[/dim]"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[detail]}[/dim]"),
+            console=console,
+        )
+        done_so_far = 0
+        with progress:
+            bar = progress.add_task(escape(what), total=total, count=f"0/{total}" if total else "", detail="")
+
+            def advance(done: int, detail: str = "") -> None:
+                nonlocal done_so_far
+                done_so_far += done
+                count = f"{done_so_far}/{total}" if total else ""
+                progress.update(bar, advance=done, count=count, detail=escape(detail))
+
+            yield advance
+            progress.update(bar, total=total or 1, completed=total or 1)
+
+
+def print_result(job: Any, verdict: Mapping[str, Any]) -> None:
+    """The end of a run: candidates, forgetting, verdict, and where to look."""
+    console.print()
+    print_candidates(job.evaluate(), verdict["recommended"])
+    print_probes(job.probe())
+    print_verdict(verdict)
+    console.print(f"Card:   {job.record / 'card.md'}", soft_wrap=True)
+    console.print(f"Report: {job.record / 'report.html'}", soft_wrap=True)
+
+
+def print_candidates(scores: Mapping[str, Any], recommended: str | None = None) -> None:
+    """Every candidate on the same held-out examples."""
+    n = max((row["n"] for row in scores["candidates"].values()), default=0)
+    table = Table(title=f"{scores['metric']} on {n} held-out examples", title_justify="left", pad_edge=False)
+    for heading, align in (
+        ("candidate", "left"),
+        ("score", "right"),
+        ("95% interval", "right"),
+        ("tuned is better by", "right"),
+        ("p (Holm)", "right"),
+        ("prompt tokens", "right"),
+        ("s/request", "right"),
+    ):
+        table.add_column(heading, justify=align)  # type: ignore[arg-type]
+    against = {pair["b"]: pair for pair in scores["paired"] if pair["a"] == "tuned"}
+    ranked = sorted(scores["candidates"].items(), key=lambda item: -(item[1]["score"] or 0))
+    for name, row in ranked:
+        pair = against.get(name, {})
+        table.add_row(
+            f"[bold]{name}[/bold]" if name == recommended else name,
+            _percent(row["score"]),
+            _interval(row["low"], row["high"]),
+            _signed(pair.get("difference"), pair.get("low"), pair.get("high")),
+            _p(pair.get("p_adjusted")) if pair else "",
+            "–" if row["prompt_tokens"] is None else f"{row['prompt_tokens']:.0f}",
+            "–" if row["seconds"] is None else f"{row['seconds']:.3f}",
+        )
+    console.print(table)
+    smallest = scores.get("detectable_difference")
+    if smallest is not None:
+        console.print(f"[dim]{n} examples can detect a difference of about {smallest:.0%}.[/dim]")
+
+
+def print_probes(probes: Mapping[str, Mapping[str, Any]]) -> None:
+    """One line per probe: what was lost, with its interval and finding."""
+    for name, probe in probes.items():
+        unit = probe["unit"]
+        if unit == "expected accuracy":
+            change = _signed(probe["difference"], probe["low"], probe["high"])
+            flips = f", {probe['flips']['lost']} lost and {probe['flips']['gained']} gained"
+        else:
+            change = f"{probe['difference']:+.3f} [{probe['low']:+.3f}, {probe['high']:+.3f}] {unit}"
+            flips = ""
+        colour = {"within_margin": "green", "worse": "red"}.get(probe["finding"], "yellow")
+        title = name.replace("_", " ").capitalize()
+        console.print(
+            f"{title}: {change} on {probe['n']} items{flips}. [{colour}]{probe['reason']}[/{colour}]"
+        )
+
+
+def print_verdict(verdict: Mapping[str, Any]) -> None:
+    """The decision with its reasons."""
+    decision = verdict["decision"]
+    lines = [f"[bold]{escape(verdict['headline'])}[/bold]"]
+    for gate in verdict["gates"]:
+        mark = {True: "[green]passed[/green]", False: "[red]failed[/red]"}.get(
+            gate["passed"], "[yellow]undecided[/yellow]"
+        )
+        lines.append(f"{mark}  {gate['name']}: {escape(gate['reason'])}")
+    told = {gate["reason"] for gate in verdict["gates"]}
+    lines += [escape(reason) for reason in verdict["reasons"] if reason not in told]
+    colour = COLOURS[decision]
+    console.print(Panel("\n".join(lines), title=f"[{colour}]{WORDS[decision]}[/{colour}]", border_style=colour))
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "–" if low is None or high is None else f"{low:.1%} to {high:.1%}"
+
+
+def _signed(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return ""
+    bounds = "" if low is None or high is None else f" [{low:+.1%}, {high:+.1%}]"
+    return f"{value:+.1%}{bounds}"
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,80 @@
+"""`luthier init`: a recipe from the data, with the reason for each choice beside it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from luthier.errors import RecipeError
+from luthier.examples import Example, read_examples
+from luthier.examples.wording import own_system
+from luthier.grade import choose_grader
+from luthier.record import explain_os_errors, write_text
+
+WHY_GRADER = {
+    "json_fields": "every answer is a JSON object: the score is the share of fields that are right",
+    "label": "the answers are a few labels that repeat",
+    "string_check": "the answers are short: the score is the share of exact matches",
+    "text_similarity": "the answers are free text: chrF similarity, 0 to 1",
+}
+
+
+def write_starter(data: Path, out: Path, *, force: bool) -> Path:
+    """Write a commented recipe for a file of examples; returns its path.
+
+    Raises:
+        DataError: the file cannot be read.
+        RecipeError: `out` exists and `force` is not given.
+    """
+    loaded = read_examples(data)
+    if out.exists() and not force:
+        raise RecipeError("already there", where=str(out), fix="choose another name with --out, or use --force")
+    with explain_os_errors(out):
+        write_text(out, starter(data, loaded.format, loaded.examples, out.parent))
+    return out
+
+
+def starter(data: Path, form: str, examples: Sequence[Example], base: Path) -> str:
+    """The text of the recipe."""
+    answers = [example.answer for example in examples]
+    grader = choose_grader(answers)
+    turns = statistics.mean(len(example.messages) for example in examples)
+    own = sum(own_system(example) is not None for example in examples)
+    try:
+        shown = data.resolve().relative_to(base.resolve())
+    except ValueError:
+        shown = data.resolve()
+    epochs = 3 if len(examples) >= 150 else 5
+    if own:
+        system = f"# system: ...                # {own} of {len(examples)} examples bring their own system prompt"
+    else:
+        system = (
+            "# system: You are ...        # say what the task is: prompt, few_shot and tuned all get it, and it is\n"
+            "#                            # the strongest free improvement of the alternatives"
+        )
+    return f"""\
+# A Luthier recipe for {shown}: {len(examples)} examples, read as {form}, {turns:.1f} messages each.
+# Run it with: luthier run {data.name.split(".")[0]}.yaml     All keys: luthier schema
+
+name: {data.name.split(".")[0]}
+model: smollm2-135m            # the embedded model; or a local folder, or a hub id
+data: {shown}
+{system}
+grader: {grader:<22} # {WHY_GRADER[grader]}
+candidates: [prompt, few_shot, retrieval, scratch, tuned]   # measured on the same held-out examples
+shots: 4                       # examples in the prompt of few_shot and retrieval
+method: sft                    # learn to write the answers
+adapter: {{kind: lora, rank: 16}}
+train:
+  epochs: {epochs}                    # {len(examples)} examples; the epoch with the lowest validation loss is kept
+  learning_rate: auto          # from the model's width ("LoRA Without Regret")
+  batch_tokens: 2048           # tokens per step
+  max_minutes: null            # a limit on training time
+split: {{validation: 0.1, test: 0.3}}   # near-duplicates stay on one side
+gates:
+  min_gain: 0.02               # ship needs this gain over the best alternative, and significance
+  max_forgetting: 0.02         # and no larger loss than this on public test items
+seed: 0
+"""
+
