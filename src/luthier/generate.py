@@ -1,24 +1,28 @@
-"""Generation in batches, with the prefix that all prompts share computed once.
+"""Generation in batches: prompts as a forest, then one token a step against what the rows share.
 
-Legend: B rows in a batch, P shared prefix tokens, L longest rest of a prompt in the batch.
-
-Prompts are sorted by length so that little is padded; a finished row leaves the batch.
+The prefix that all prompts share is computed and stored once; prompts of a batch share what else they
+can; a finished row leaves the batch. An architecture that cannot share generates row by row.
 """
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from luthier.forest.layout import common_prefix
-from luthier.forest.logprobs import Model, causal_lm
+from luthier.forest.attention import attending_by_forest
+from luthier.forest.decoding import NAME as DECODING
+from luthier.forest.decoding import Rows
+from luthier.forest.head import Head
+from luthier.forest.layout import KeysValues, Layout, common_prefix, lay_out
+from luthier.forest.logprobs import Model, can_share, causal_lm, checked_head, score
+from luthier.forest.packing import pack
 
-MIN_PREFIX = 16  # below this a shared prefix is not worth a forward of its own
+MIN_TRUNK = 16  # below this a shared prefix is not worth a forward of its own
+PREFILL_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def generate(
 
     Args:
         prompts: token ids; each at least one token.
-        advance: called with the number of prompts finished, after each batch.
+        advance: called with the number of prompts finished, as they finish.
 
     Returns:
         One result per prompt, in the order given.
@@ -62,97 +66,140 @@ def generate(
         return []
     base = causal_lm(model)
     rows = [list(prompt) for prompt in prompts]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     sampler = torch.Generator().manual_seed(seed)
     results: dict[int, Generated] = {}
+    head = checked_head(base)
     with torch.inference_mode():
+        if head is None or not can_share(base):
+            for i, row in enumerate(rows):
+                results[i] = _row_by_row(model, row, max_new_tokens, stop_ids, temperature, seed + i)
+                advance(1)
+            return [results[i] for i in range(len(rows))]
         started = time.perf_counter()
-        shared, prefix = _prefix_cache(base, rows)
-        prefix_seconds = (time.perf_counter() - started) / len(rows)
+        length, trunk = _trunk(base, rows)
+        trunk_seconds = (time.perf_counter() - started) / len(rows)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             started = time.perf_counter()
-            texts = [rows[i][shared:] for i in chosen]
-            cache = copy.deepcopy(prefix)
-            finished = _continue(base, texts, shared, cache, max_new_tokens, stop_ids, temperature, sampler)
-            share = (time.perf_counter() - started) / len(chosen) + prefix_seconds
+            writing = _Writing(base, head, [rows[i][length:] for i in chosen], trunk, length, max_new_tokens)
+            finished = list(writing.run(stop_ids, temperature, sampler, advance))
+            share = (time.perf_counter() - started) / len(chosen) + trunk_seconds
             for i, (ids, logprob, ended) in zip(chosen, finished, strict=True):
                 results[i] = Generated(tuple(ids), logprob, ended, share)
-            advance(len(chosen))
     return [results[i] for i in range(len(rows))]
 
 
-def _prefix_cache(base: PreTrainedModel, rows: list[list[int]]) -> tuple[int, DynamicCache]:
-    """Length and cache of the tokens that all prompts start with; each keeps at least one of its own."""
-    cache = DynamicCache(config=base.config)
+def _trunk(base: PreTrainedModel, rows: list[list[int]]) -> tuple[int, KeysValues | None]:
+    """Length, keys and values of the tokens that all prompts start with; each keeps one of its own."""
     ordered = sorted(rows)
-    shared = min(common_prefix(ordered[0], ordered[-1]), min(map(len, rows)) - 1)
-    if len(rows) == 1 or shared < MIN_PREFIX:
-        return 0, cache
-    ids = torch.tensor([rows[0][:shared]], device=base.get_input_embeddings().weight.device)
-    base(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return shared, cache
+    length = min(common_prefix(ordered[0], ordered[-1]), min(map(len, rows)) - 1)
+    if len(rows) == 1 or length < MIN_TRUNK:
+        return 0, None
+    layout = lay_out([rows[0][:length]])
+    layout.kept = {}
+    _hidden(base, layout)
+    return length, layout.kept
 
 
-def _continue(
-    base: PreTrainedModel,
-    texts: list[list[int]],
-    shared: int,
-    cache: DynamicCache,
-    max_new_tokens: int,
-    stop_ids: frozenset[int],
-    temperature: float,
-    sampler: torch.Generator,
-) -> list[tuple[list[int], float, bool]]:
+def _hidden(base: PreTrainedModel, layout: Layout) -> torch.Tensor:
+    """Hidden states `[T, D]` of a layout's nodes."""
     device = base.get_input_embeddings().weight.device
-    width = max(map(len, texts))
-    ids = torch.zeros(len(texts), width, dtype=torch.long)
-    mask = torch.ones(len(texts), shared + width, dtype=torch.long)
-    positions = torch.zeros(len(texts), width, dtype=torch.long)
-    for row, text in enumerate(texts):
-        pad = width - len(text)
-        ids[row, pad:] = torch.tensor(text)
-        mask[row, shared : shared + pad] = 0
-        positions[row, pad:] = torch.arange(shared, shared + len(text))
-    ids, mask, positions = ids.to(device), mask.to(device), positions.to(device)
-    if shared:
-        cache.batch_repeat_interleave(len(texts))
-
-    written: list[list[int]] = [[] for _ in texts]
-    logprobs = [0.0] * len(texts)
-    ended = [False] * len(texts)
-    alive = list(range(len(texts)))
-    for _ in range(max_new_tokens):
-        output = base(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
+    with attending_by_forest(base):
+        output = base.get_decoder()(
+            input_ids=torch.from_numpy(layout.tokens)[None].to(device),
+            position_ids=torch.from_numpy(layout.positions)[None].to(device),
+            use_cache=False,
+            forest=layout,
         )
-        logp = torch.log_softmax(output.logits[:, -1].float(), dim=-1)
-        tokens = _choose(logp, temperature, sampler)
-        gained = logp.gather(1, tokens[:, None])[:, 0].tolist()
-        keep = []
-        for place, (row, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
-            logprobs[row] += gained[place]
-            if token in stop_ids:
-                ended[row] = True
-            else:
-                written[row].append(token)
-                keep.append(place)
-        if not keep:
-            break
-        if len(keep) < len(alive):
-            kept = torch.tensor(keep, device=device)
-            cache.batch_select_indices(kept)
-            tokens, mask, positions = tokens[kept], mask[kept], positions[kept]
-            alive = [alive[place] for place in keep]
-        ids = tokens[:, None]
-        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
-        positions = positions[:, -1:] + 1
-    return list(zip(written, logprobs, ended, strict=True))
+    hidden: torch.Tensor = output.last_hidden_state[0]
+    return hidden
+
+
+class _Writing:
+    """A batch of rows being continued."""
+
+    def __init__(
+        self,
+        base: PreTrainedModel,
+        head: Head,
+        texts: list[list[int]],
+        trunk: KeysValues | None,
+        trunk_length: int,
+        max_new_tokens: int,
+    ) -> None:
+        self.base = base
+        self.head = head
+        self.device = base.get_input_embeddings().weight.device
+        self.max_new_tokens = max_new_tokens
+        room = max(map(len, texts)) + max_new_tokens
+        self.rows = Rows(trunk, trunk_length, len(texts), room)
+        self.last = self._read_prompts(texts, trunk, trunk_length)
+
+    def _read_prompts(
+        self, texts: list[list[int]], trunk: KeysValues | None, trunk_length: int
+    ) -> torch.Tensor:
+        """Fill the rows; returns the hidden states `[B, D]` of their last tokens."""
+        last: list[torch.Tensor] = [torch.empty(0)] * len(texts)
+        for group in pack(texts, PREFILL_TOKENS):
+            layout = lay_out([texts[i] for i in group], trunk=trunk, trunk_length=trunk_length)
+            layout.kept = {}
+            hidden = _hidden(self.base, layout)
+            for i, nodes in zip(group, layout.paths, strict=True):
+                self.rows.fill(i, layout, torch.from_numpy(nodes).to(self.device))
+                last[i] = hidden[nodes[-1]]
+        return torch.stack(last)
+
+    def run(
+        self,
+        stop_ids: frozenset[int],
+        temperature: float,
+        sampler: torch.Generator,
+        advance: Callable[[int], None],
+    ) -> Iterator[tuple[list[int], float, bool]]:
+        """Write until every row has stopped; yields tokens, log-probability and whether it ended."""
+        count = len(self.last)
+        written: list[list[int]] = [[] for _ in range(count)]
+        logprobs = [0.0] * count
+        ended = [False] * count
+        alive = list(range(count))
+        hidden = self.last
+        for step in range(self.max_new_tokens):
+            if step:
+                hidden = self._step(torch.tensor([written[row][-1] for row in alive], device=self.device))
+            logp = torch.log_softmax(self.head.logits(hidden).float(), dim=-1)
+            tokens = _choose(logp, temperature, sampler)
+            gained = logp.gather(1, tokens[:, None])[:, 0].tolist()
+            keep = []
+            for place, (row, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
+                logprobs[row] += gained[place]
+                if token in stop_ids:
+                    ended[row] = True
+                    advance(1)
+                else:
+                    written[row].append(token)
+                    keep.append(place)
+            if len(keep) < len(alive):
+                alive = [alive[place] for place in keep]
+                if alive:
+                    self.rows.keep(keep)
+            if not alive:
+                break
+        advance(len(alive))
+        yield from zip(written, logprobs, ended, strict=True)
+
+    def _step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Hidden states `[B, D]` of one more token per row."""
+        with attending_by_forest(self.base, DECODING):
+            output = self.base.get_decoder()(
+                input_ids=tokens[:, None],
+                position_ids=self.rows.positions[:, None].to(self.device),
+                use_cache=False,
+                decoding=self.rows,
+            )
+        self.rows.lengths += 1
+        hidden: torch.Tensor = output.last_hidden_state[:, 0]
+        return hidden
 
 
 def _choose(logp: torch.Tensor, temperature: float, sampler: torch.Generator) -> torch.Tensor:
@@ -161,3 +208,37 @@ def _choose(logp: torch.Tensor, temperature: float, sampler: torch.Generator) ->
         return logp.argmax(dim=-1)
     weights = torch.softmax(logp.cpu() / temperature, dim=-1)
     return torch.multinomial(weights, 1, generator=sampler)[:, 0].to(logp.device)
+
+
+def _row_by_row(
+    model: Model,
+    prompt: list[int],
+    max_new_tokens: int,
+    stop_ids: frozenset[int],
+    temperature: float,
+    seed: int,
+) -> Generated:
+    """Transformers' own generation, for architectures whose state is not keys and values."""
+    base = causal_lm(model)
+    started = time.perf_counter()
+    ids = torch.tensor([prompt], device=base.get_input_embeddings().weight.device)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {}
+        output = base.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=max_new_tokens,
+            eos_token_id=sorted(stop_ids),
+            pad_token_id=min(stop_ids, default=0),
+            **({"do_sample": False} | sampling),
+        )
+    written = output[0, len(prompt) :].tolist()
+    (values,) = score(model, [[*prompt, *written]])
+    ended = bool(written) and written[-1] in stop_ids
+    return Generated(
+        tuple(written[:-1] if ended else written),
+        float(values[len(prompt) - 1 :].sum()),
+        ended,
+        time.perf_counter() - started,
+    )

@@ -126,7 +126,9 @@ class Run:
                 work = lambda name=name: self._answer(name)  # noqa: E731
                 self.record.stage(f"answer-{name}", inputs, [f"answers/{name}.jsonl"], work)
             inputs = {
-                "answers": {name: self.record.output_hash(f"answer-{name}") for name in self.recipe.candidates},
+                "answers": {
+                    name: self.record.output_hash(f"answer-{name}") for name in self.recipe.candidates
+                },
                 "split": self.record.output_hash("split"),
                 "grader": [self.recipe.grader, self._file_hash(self._grader_file)],
                 "schema": self._file_hash(self.recipe.answer_schema),
@@ -196,7 +198,9 @@ class Run:
         from luthier.models import export_merged
 
         if format != "merged":
-            raise RecipeError(f"unknown format {format!r}", fix="use --format merged; the adapter itself is in adapter/")
+            raise RecipeError(
+                f"unknown format {format!r}", fix="use --format merged; the adapter itself is in adapter/"
+            )
         into = out or self.record / "export" / format
         base = self.base()
         with explain_os_errors(into), self.show.task("merging", None):
@@ -274,7 +278,13 @@ class Run:
         how = "by hash of each group of near-duplicates, so that no group is on two sides"
         manifest = {
             "sources": [
-                {"side": side, "file": file, "sha256": self._data_hashes[side], "format": loaded, "examples": count}
+                {
+                    "side": side,
+                    "file": file,
+                    "sha256": self._data_hashes[side],
+                    "format": loaded,
+                    "examples": count,
+                }
                 for side, (file, loaded, count) in self._formats.items()
             ],
             "sides": {
@@ -370,7 +380,9 @@ class Run:
                 key=key,
                 show=show,
             )
-        save_adapter(model, loaded.tokenizer, self.record / "adapter", base_name=_base_name(self.recipe.model))
+        save_adapter(
+            model, loaded.tokenizer, self.record / "adapter", base_name=_base_name(self.recipe.model)
+        )
         size = sum(f.stat().st_size for f in (self.record / "adapter").glob("adapter_model*"))
         write_json(
             self.record / "train/summary.json",
@@ -501,7 +513,9 @@ class Run:
 
     def _read_split(self) -> Split:
         sides = {
-            side: tuple(map(Example.from_row, self.record.read_jsonl(f"data/{side}.jsonl", needed_by="split")))
+            side: tuple(
+                map(Example.from_row, self.record.read_jsonl(f"data/{side}.jsonl", needed_by="split"))
+            )
             for side in SIDES
         }
         return Split(**sides)

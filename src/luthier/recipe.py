@@ -88,7 +88,8 @@ class Recipe(_Section):
     system: str | None = Field(None, description="System prompt, for examples that carry none.")
     grader: str | None = Field(None, description="How answers are scored; chosen from the data when absent.")
     answer_schema: str | None = Field(
-        None, description="JSON Schema file for the json_schema grader; inferred from training answers if absent."
+        None,
+        description="JSON Schema file for the json_schema grader; inferred from training answers if absent.",
     )
     candidates: tuple[CandidateName, ...] = Field(
         ("prompt", "few_shot", "retrieval", "scratch", "tuned"), description="What is compared."
@@ -120,7 +121,9 @@ class Recipe(_Section):
             return value
         near = difflib.get_close_matches(value, GRADERS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown grader {value!r}{hint} Expected one of {', '.join(GRADERS)} or python:file.py:fn")
+        raise ValueError(
+            f"unknown grader {value!r}{hint} Expected one of {', '.join(GRADERS)} or python:file.py:fn"
+        )
 
     @field_validator("candidates")
     @classmethod
@@ -148,7 +151,9 @@ def load_recipe(path: Path | str, overrides: dict[str, Any] | None = None) -> Re
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise RecipeError("no such recipe", where=str(path), fix="write one with: luthier init data.jsonl") from None
+        raise RecipeError(
+            "no such recipe", where=str(path), fix="write one with: luthier init data.jsonl"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot be read: {error}", where=str(path)) from None
     try:
@@ -199,7 +204,9 @@ def recipe_schema() -> dict[str, Any]:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML: every default written out, in the order of the model."""
-    return yaml.safe_dump(json.loads(recipe.model_dump_json()), sort_keys=False, allow_unicode=True, width=100)
+    return yaml.safe_dump(
+        json.loads(recipe.model_dump_json()), sort_keys=False, allow_unicode=True, width=100
+    )
 
 
 def digest(value: Any) -> str:
@@ -265,5 +272,3 @@ def _suggest(error: ValidationError) -> str | None:
     near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
     prefix = "".join(f"{p}." for p in parents)
     return f"did you mean {prefix + near[0]!r}?" if near else f"known keys here: {', '.join(known)}"
-
-

@@ -67,10 +67,18 @@ def _gain(scores: Mapping[str, Any], gates: Gates) -> Gate:
     if _cheap_and_no_worse(scores, other, low, gates):
         ratio = _cost(scores, "tuned") / _cost(scores, other)
         return Gate(
-            "gain", gain, low, high, -gates.min_gain, True, f"{said}; no worse, at {ratio:.0%} of its prompt tokens"
+            "gain",
+            gain,
+            low,
+            high,
+            -gates.min_gain,
+            True,
+            f"{said}; no worse, at {ratio:.0%} of its prompt tokens",
         )
     if high < gates.min_gain:
-        return Gate("gain", gain, low, high, gates.min_gain, False, f"{said}; not the {gates.min_gain:.1%} asked for")
+        return Gate(
+            "gain", gain, low, high, gates.min_gain, False, f"{said}; not the {gates.min_gain:.1%} asked for"
+        )
     if significant or gain <= 0:
         return Gate("gain", gain, low, high, gates.min_gain, False if gain <= 0 else None, said)
     return Gate("gain", gain, low, high, gates.min_gain, None, f"{said}; could be chance")
@@ -177,7 +185,11 @@ def _confident_and_wrong(record: Record, candidate: str | None) -> dict[str, Any
     if candidate is None:
         return None
     rows = record.read_jsonl(f"predictions/{candidate}.jsonl", needed_by="evaluate")
-    sure = [r for r in rows if r["confidence"] is not None and r["score"] is not None and r["confidence"] >= CONFIDENT]
+    sure = [
+        r
+        for r in rows
+        if r["confidence"] is not None and r["score"] is not None and r["confidence"] >= CONFIDENT
+    ]
     wrong = sum(row["score"] < 1.0 for row in sure)
     return {
         "candidate": candidate,

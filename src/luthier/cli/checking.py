@@ -61,7 +61,9 @@ def print_audit(audit: Mapping[str, Any]) -> None:
         places = ", ".join(f"{Path(e['file']).name}:{e['line']}" for e in finding["examples"][:3])
         more = len(finding["examples"]) - 3
         where = places + (f" and {more} more" if more > 0 else "")
-        console.print(f"{MARKS[finding['severity']]} [bold]{finding['check']}[/bold] {escape(finding['message'])}")
+        console.print(
+            f"{MARKS[finding['severity']]} [bold]{finding['check']}[/bold] {escape(finding['message'])}"
+        )
         if where:
             console.print(f"        [dim]{escape(where)}[/dim]", soft_wrap=True)
         if finding["fix"]:

@@ -40,7 +40,11 @@ def print_health(*, fetch: bool) -> None:
     for name, asset in assets.ASSETS.items():
         there = assets.is_fetched(name)
         size = f"{asset.download_bytes / 1e6:.0f} MB"
-        state = "[green]fetched[/green]" if there else f"[yellow]missing[/yellow] ({size}): luthier doctor --fetch"
+        state = (
+            "[green]fetched[/green]"
+            if there
+            else f"[yellow]missing[/yellow] ({size}): luthier doctor --fetch"
+        )
         table.add_row(f"asset {name}", f"{state}\n[dim]{asset.content}[/dim]")
     for what, value in _hardware():
         table.add_row(what, value)

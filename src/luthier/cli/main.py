@@ -22,7 +22,6 @@ from luthier.errors import (
 EXIT_CODES = {"ship": EXIT_SHIP, "do_not_ship": EXIT_DO_NOT_SHIP, "inconclusive": EXIT_INCONCLUSIVE}
 
 
-
 class Commands(TyperGroup):
     """Commands whose errors become one to three lines and an exit code."""
 
@@ -33,7 +32,9 @@ class Commands(TyperGroup):
         except LuthierError as error:
             _fail(error.render(), error.exit_code)
         except KeyboardInterrupt:
-            _fail("interrupted; what is finished is kept, the same command goes on from there", EXIT_INTERRUPTED)
+            _fail(
+                "interrupted; what is finished is kept, the same command goes on from there", EXIT_INTERRUPTED
+            )
         except OSError as error:
             _fail(f"{error.filename or 'operating system'}: {error.strerror or error}", EXIT_ERROR)
 
@@ -113,7 +114,9 @@ def init(
 
 @app.command()
 def check(
-    source: Annotated[Path, typer.Argument(help="Examples, a recipe, or a run folder.", metavar="DATA|RECIPE|RUN")],
+    source: Annotated[
+        Path, typer.Argument(help="Examples, a recipe, or a run folder.", metavar="DATA|RECIPE|RUN")
+    ],
     out: Out = None,
     show_mask: Annotated[
         bool, typer.Option("--show-mask", help="Show which tokens of the first examples are trained.")

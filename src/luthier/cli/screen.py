@@ -9,7 +9,14 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from luthier.progress import Advance
@@ -126,7 +133,9 @@ def print_verdict(verdict: Mapping[str, Any]) -> None:
     told = {gate["reason"] for gate in verdict["gates"]}
     lines += [escape(reason) for reason in verdict["reasons"] if reason not in told]
     colour = COLOURS[decision]
-    console.print(Panel("\n".join(lines), title=f"[{colour}]{WORDS[decision]}[/{colour}]", border_style=colour))
+    console.print(
+        Panel("\n".join(lines), title=f"[{colour}]{WORDS[decision]}[/{colour}]", border_style=colour)
+    )
 
 
 def _percent(value: float | None) -> str:

@@ -29,7 +29,9 @@ def write_starter(data: Path, out: Path, *, force: bool) -> Path:
     """
     loaded = read_examples(data)
     if out.exists() and not force:
-        raise RecipeError("already there", where=str(out), fix="choose another name with --out, or use --force")
+        raise RecipeError(
+            "already there", where=str(out), fix="choose another name with --out, or use --force"
+        )
     with explain_os_errors(out):
         write_text(out, starter(data, loaded.format, loaded.examples, out.parent))
     return out
@@ -47,7 +49,9 @@ def starter(data: Path, form: str, examples: Sequence[Example], base: Path) -> s
         shown = data.resolve()
     epochs = 3 if len(examples) >= 150 else 5
     if own:
-        system = f"# system: ...                # {own} of {len(examples)} examples bring their own system prompt"
+        system = (
+            f"# system: ...                # {own} of {len(examples)} examples bring their own system prompt"
+        )
     else:
         system = (
             "# system: You are ...        # say what the task is: prompt, few_shot and tuned all get it, and it is\n"
@@ -77,4 +81,3 @@ gates:
   max_forgetting: 0.02         # and no larger loss than this on public test items
 seed: 0
 """
-

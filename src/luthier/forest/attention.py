@@ -57,18 +57,21 @@ def forest_attention(
         raise Unsupported("an attention mask of the model's own")
     _refuse_hidden_masks(module, sliding_window)
     sinks = kwargs.get("s_aux")
+    if forest.kept is not None:
+        forest.kept[module.layer_idx] = (key, value)  # type: ignore[index]
     groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key = key.repeat_interleave(groups, dim=1)
-        value = value.repeat_interleave(groups, dim=1)
+    before: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+    if forest.trunk is not None:
+        before = tuple([_repeat(t, groups)] for t in forest.trunk[module.layer_idx])  # type: ignore[index,assignment]
+    key, value = _repeat(key, groups), _repeat(value, groups)
     # split, not slices: its backward is one concatenation, where every slice would allocate all of T
     queries = query.split(forest.sizes, dim=2)
     keys = key.split(forest.sizes, dim=2)
     values = value.split(forest.sizes, dim=2)
     outputs = []
     for index, segment in enumerate(forest.segments):
-        k = _join([keys[s] for s in segment.path])
-        v = _join([values[s] for s in segment.path])
+        k = _join([*before[0], *(keys[s] for s in segment.path)])
+        v = _join([*before[1], *(values[s] for s in segment.path)])
         mask = forest.mask(index, sliding_window, query.device)
         outputs.append(_attend(queries[index], k, v, mask, scaling, softcap, sinks))
     return torch.cat(outputs, dim=2).transpose(1, 2), None
@@ -85,6 +88,11 @@ def _refuse_hidden_masks(module: torch.nn.Module, sliding_window: int | None) ->
     declared = getattr(config, "sliding_window", None)
     if kind in (None, "sliding_attention") and sliding_window is None and declared is not None:
         raise Unsupported("a sliding window that the model keeps to itself")
+
+
+def _repeat(heads: torch.Tensor, groups: int) -> torch.Tensor:
+    """`[1, G, n, d]` to `[1, G * groups, n, d]`."""
+    return heads if groups == 1 else heads.repeat_interleave(groups, dim=1)
 
 
 def _join(pieces: list[torch.Tensor]) -> torch.Tensor:
@@ -119,7 +127,7 @@ def _attend(
 
 
 @contextlib.contextmanager
-def attending_by_forest(model: PreTrainedModel) -> Iterator[None]:
+def attending_by_forest(model: PreTrainedModel, implementation: str = NAME) -> Iterator[None]:
     """Switch a model's attention to the forest, and back to what it was.
 
     Raises:
@@ -130,8 +138,8 @@ def attending_by_forest(model: PreTrainedModel) -> Iterator[None]:
         name: part._attn_implementation for name, part in parts.items() if part is not None
     }
     try:
-        model.set_attn_implementation(NAME)
-        if model.config._attn_implementation != NAME:
+        model.set_attn_implementation(implementation)
+        if model.config._attn_implementation != implementation:
             raise Unsupported("attention outside of the public interface")
         yield
     finally:

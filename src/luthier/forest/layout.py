@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 IntArray = npt.NDArray[np.int64]
+KeysValues = dict[int, tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class Layout:
         segments: in packed order; parents come before children.
         nodes, targets: `[P]` the distinct predictions asked for: node index and next token.
         picks: per sequence, which of the P predictions are its own, in order.
+        paths: per sequence, the nodes of its tokens, in order.
+        trunk: keys and values, by layer, of tokens that stand before every sequence (`[1, G, n, d]`).
+        kept: set to an empty dict to receive every layer's keys and values `[1, G, T, d]`.
     """
 
     tokens: IntArray
@@ -51,6 +55,9 @@ class Layout:
     nodes: IntArray
     targets: IntArray
     picks: tuple[IntArray, ...]
+    paths: tuple[IntArray, ...]
+    trunk: KeysValues | None = None
+    kept: KeysValues | None = None
     _masks: dict[tuple[int, int | None, torch.device], torch.Tensor | None] = field(default_factory=dict)
 
     @property
@@ -70,7 +77,7 @@ class Layout:
             window = None
         key = (index, window, device)
         if key not in self._masks:
-            if len(segment.path) == 1 and window is None:
+            if segment.depth == 0 and window is None:
                 self._masks[key] = None
             else:
                 query = torch.arange(segment.depth, reach, device=device)[:, None]
@@ -82,12 +89,19 @@ class Layout:
         return self._masks[key]
 
 
-def lay_out(sequences: Sequence[Sequence[int]], needed: Sequence[Sequence[bool]] | None = None) -> Layout:
+def lay_out(
+    sequences: Sequence[Sequence[int]],
+    needed: Sequence[Sequence[bool]] | None = None,
+    *,
+    trunk: KeysValues | None = None,
+    trunk_length: int = 0,
+) -> Layout:
     """Build the forest of token sequences.
 
     Args:
         sequences: S lists of token ids, each with at least one token.
         needed: per sequence, `len - 1` flags: which next-token predictions are asked for (all if None).
+        trunk: keys and values of `trunk_length` tokens before every sequence, already computed.
 
     Raises:
         ValueError: an empty sequence, or flags of the wrong length.
@@ -98,9 +112,10 @@ def lay_out(sequences: Sequence[Sequence[int]], needed: Sequence[Sequence[bool]]
         for sequence, flags in zip(sequences, needed, strict=True):
             if len(flags) != len(sequence) - 1:
                 raise ValueError(f"expected {len(sequence) - 1} flags for a sequence, got {len(flags)}")
-    segments, tokens, positions, owner = _grow(sequences)
-    nodes_of = {i: _nodes_on_path(segments, owner[i], len(sequences[i])) for i in range(len(sequences))}
-    return Layout(tokens, positions, segments, *_predictions(sequences, needed, nodes_of))
+    segments, tokens, positions, owner = _grow(sequences, trunk_length)
+    nodes_of = [_nodes_on_path(segments, owner[i], len(sequences[i])) for i in range(len(sequences))]
+    predictions = _predictions(sequences, needed, nodes_of)
+    return Layout(tokens, positions, segments, *predictions, tuple(nodes_of), trunk=trunk)
 
 
 def unshared_layout(sequence: Sequence[int], needed: Sequence[bool] | None = None) -> Layout:
@@ -124,7 +139,7 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def _grow(
-    sequences: Sequence[Sequence[int]],
+    sequences: Sequence[Sequence[int]], start: int
 ) -> tuple[tuple[Segment, ...], IntArray, IntArray, list[int]]:
     """Segments in depth-first order, their tokens and positions, and the segment each sequence ends in."""
     rows = [list(sequence) for sequence in sequences]
@@ -141,9 +156,9 @@ def _grow(
         group, depth, above = stack.pop()
         shared = common_prefix(rows[group[0]], rows[group[-1]])
         path = (*above, len(segments))
-        segments.append(Segment(len(tokens), len(tokens) + shared - depth, depth, path))
+        segments.append(Segment(len(tokens), len(tokens) + shared - depth, start + depth, path))
         tokens += rows[group[0]][depth:shared]
-        positions += range(depth, shared)
+        positions += range(start + depth, start + shared)
         longer = []
         for i in group:
             if len(rows[i]) == shared:
@@ -175,7 +190,7 @@ def _nodes_on_path(segments: Sequence[Segment], leaf: int, length: int) -> IntAr
 def _predictions(
     sequences: Sequence[Sequence[int]],
     needed: Sequence[Sequence[bool]] | None,
-    nodes_of: dict[int, IntArray],
+    nodes_of: Sequence[IntArray],
 ) -> tuple[IntArray, IntArray, tuple[IntArray, ...]]:
     """Distinct (node, next token) pairs, and each sequence's place among them."""
     pairs = []

@@ -53,7 +53,7 @@ def logprobs(
     if not sequences:
         return []
     base = causal_lm(model)
-    if share and len(sequences) > 1 and _can_share(base):
+    if share and len(sequences) > 1 and can_share(base):
         try:
             _refuse_unequal_rows(base, sequences)
             layout = lay_out(sequences, needed)
@@ -112,7 +112,7 @@ def _run(base: PreTrainedModel, layout: Layout, *, forest: bool) -> torch.Tensor
     inputs = _inputs(base, layout, forest=forest)
     nodes = torch.from_numpy(layout.nodes).to(inputs["input_ids"].device)
     targets = torch.from_numpy(layout.targets).to(nodes.device)
-    head = _checked_head(base)
+    head = checked_head(base)
     with attending_by_forest(base) if forest else contextlib.nullcontext():
         if head is not None:
             hidden = base.get_decoder()(**inputs).last_hidden_state[0]
@@ -138,7 +138,7 @@ _sharing: weakref.WeakKeyDictionary[PreTrainedModel, bool] = weakref.WeakKeyDict
 _heads: weakref.WeakKeyDictionary[PreTrainedModel, bool] = weakref.WeakKeyDictionary()
 
 
-def _can_share(base: PreTrainedModel) -> bool:
+def can_share(base: PreTrainedModel) -> bool:
     """Whether the forest is exact on this model: tried once on a few tokens, not guessed from its name."""
     if base not in _sharing:
         reason = _try_sharing(base)
@@ -212,7 +212,7 @@ def _evaluating(base: PreTrainedModel) -> Iterator[None]:
         base.train(training)
 
 
-def _checked_head(base: PreTrainedModel) -> Head | None:
+def checked_head(base: PreTrainedModel) -> Head | None:
     """The fast head where it gives the model's own logits (tried once), else None."""
     head = head_of(base)
     if head is None:

@@ -50,9 +50,7 @@ def _convert(gguf: Path, into: Path) -> None:
     with quiet_transformers():
         try:
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            read = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-            )
+            read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
             raise ModelError(f"the GGUF file cannot be read: {error}", where=str(gguf)) from error
         # A model read from GGUF refuses to be saved while it is marked as quantised: its weights are not.

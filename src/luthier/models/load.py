@@ -134,7 +134,9 @@ def _explained(name: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        offline = os.environ.get("HF_HUB_OFFLINE") or "not found" in str(error) or "connect" in str(error).lower()
+        offline = (
+            os.environ.get("HF_HUB_OFFLINE") or "not found" in str(error) or "connect" in str(error).lower()
+        )
         fix = (
             "use the embedded model smollm2-135m, a local folder, or a hub id that this machine can reach"
             if offline

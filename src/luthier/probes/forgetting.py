@@ -58,14 +58,14 @@ def report_forgetting(
     """The content of `probes/forgetting.json`: paired over items, with a non-inferiority finding."""
     p_base, p_tuned = _chance_of_right(items, base), _chance_of_right(items, tuned)
     right_base = np.array([int(np.argmax(row)) == item.right for item, row in zip(items, base, strict=True)])
-    right_tuned = np.array([int(np.argmax(row)) == item.right for item, row in zip(items, tuned, strict=True)])
+    right_tuned = np.array(
+        [int(np.argmax(row)) == item.right for item, row in zip(items, tuned, strict=True)]
+    )
     comparison = compare(p_tuned, p_base, seed=seed)
     one_sided = compare(p_tuned, p_base, seed=seed, confidence=0.90)
     loss = None if comparison.difference is None else -comparison.difference
     bounds = (
-        (None, None)
-        if one_sided.low is None or one_sided.high is None
-        else (-one_sided.high, -one_sided.low)
+        (None, None) if one_sided.low is None or one_sided.high is None else (-one_sided.high, -one_sided.low)
     )
     finding = judge_loss(loss, *bounds, margin)
     lost = np.flatnonzero(right_base & ~right_tuned)
@@ -103,7 +103,9 @@ def _chance_of_right(items: Sequence[ChoiceItem], logps: Logps) -> np.ndarray[An
 def _reason(finding: str, low: float | None, margin: float) -> str:
     if low is None:
         return "the difference is undefined"
-    bound = f"the loss is at most {-low:.1%} (one-sided 95%)" if low < 0 else "nothing was lost (one-sided 95%)"
+    bound = (
+        f"the loss is at most {-low:.1%} (one-sided 95%)" if low < 0 else "nothing was lost (one-sided 95%)"
+    )
     return {
         "within_margin": f"{bound}, inside the margin of {margin:.1%}",
         "worse": f"the loss is real and not inside the margin of {margin:.1%}",

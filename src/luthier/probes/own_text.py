@@ -82,7 +82,9 @@ def base_own_text(model: Model, chat: ChatFormat, identity: str, advance: Advanc
             text["nll"] = nll
         return texts
 
-    texts: Texts = kept("own-text", {"model": identity, "prompts": prompts, "tokens": TOKENS, "version": 1}, write)
+    texts: Texts = kept(
+        "own-text", {"model": identity, "prompts": prompts, "tokens": TOKENS, "version": 1}, write
+    )
     return texts
 
 
