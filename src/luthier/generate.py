@@ -18,7 +18,7 @@ from luthier.forest.decoding import NAME as DECODING
 from luthier.forest.decoding import Rows
 from luthier.forest.head import Head
 from luthier.forest.layout import KeysValues, Layout, common_prefix, lay_out
-from luthier.forest.logprobs import Model, can_share, causal_lm, checked_head, score
+from luthier.forest.logprobs import Model, can_share, causal_lm, checked_head, device_of, score
 from luthier.forest.packing import pack
 
 MIN_TRUNK = 16  # below this a shared prefix is not worth a forward of its own
@@ -104,7 +104,7 @@ def _trunk(base: PreTrainedModel, rows: list[list[int]]) -> tuple[int, KeysValue
 
 def _hidden(base: PreTrainedModel, layout: Layout) -> torch.Tensor:
     """Hidden states `[T, D]` of a layout's nodes."""
-    device = base.get_input_embeddings().weight.device
+    device = device_of(base)
     with attending_by_forest(base):
         output = base.get_decoder()(
             input_ids=torch.from_numpy(layout.tokens)[None].to(device),
@@ -130,7 +130,7 @@ class _Writing:
     ) -> None:
         self.base = base
         self.head = head
-        self.device = base.get_input_embeddings().weight.device
+        self.device = device_of(base)
         self.max_new_tokens = max_new_tokens
         room = max(map(len, texts)) + max_new_tokens
         self.rows = Rows(trunk, trunk_length, len(texts), room)
@@ -221,11 +221,11 @@ def _row_by_row(
     """Transformers' own generation, for architectures whose state is not keys and values."""
     base = causal_lm(model)
     started = time.perf_counter()
-    ids = torch.tensor([prompt], device=base.get_input_embeddings().weight.device)
+    ids = torch.tensor([prompt], device=device_of(base))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {}
-        output = base.generate(
+        output = base.generate(  # type: ignore[operator]
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=max_new_tokens,

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier import __version__
+from luthier.assets import suite_file
 from luthier.errors import DataError, RecipeError, RecordError
 from luthier.examples import Example, Split, read_examples, split_examples
 from luthier.progress import Show, Silent
-from luthier.recipe import Recipe, digest, dump_recipe, load_recipe
+from luthier.recipe import SUITES, Recipe, digest, dump_recipe, load_recipe
 from luthier.record import Record, explain_os_errors, sha256_of, write_json, write_jsonl, write_text
 
 if TYPE_CHECKING:
@@ -355,10 +356,9 @@ class Run:
         model = attach_adapter(loaded, self.recipe.adapter, seed=self.recipe.seed)
         self._tuned = model
         tokens = sum(item.tokens for item in items)
-        self.show.note(
-            f"training on {len(items)} examples, {tokens:,} tokens an epoch, {self.recipe.train.epochs} epochs"
-        )
-        steps = batches_per_epoch(items, self.recipe.train.batch_tokens) * self.recipe.train.epochs
+        epochs = self.recipe.train.epochs
+        self.show.note(f"training on {len(items)} examples: {tokens:,} tokens an epoch, {epochs} epochs")
+        steps = batches_per_epoch(items, self.recipe.train.batch_tokens) * epochs
         with self.show.task("tuned: training", steps) as advance:
             shown = 0
 
@@ -399,7 +399,7 @@ class Run:
 
         split = self._read_split()
         grader = self._grader(split.train)
-        tables = {}
+        tables: dict[str, list[dict[str, Any]]] = {}
         for name in self.recipe.candidates:
             answers = self.record.read_jsonl(f"answers/{name}.jsonl")
             tables[name] = grade_answers(answers, split.test, grader)
@@ -471,7 +471,11 @@ class Run:
 
     @cached_property
     def _data_files(self) -> dict[str, str]:
-        return {side: file for side, file in self.recipe.data.model_dump().items() if file is not None}
+        given = {side: file for side, file in self.recipe.data.model_dump().items() if file is not None}
+        return {
+            side: str(suite_file(file.removeprefix(SUITES))) if file.startswith(SUITES) else file
+            for side, file in given.items()
+        }
 
     @cached_property
     def _data_hashes(self) -> dict[str, str | None]:

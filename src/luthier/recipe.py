@@ -22,12 +22,18 @@ ProbeName = Literal["forgetting", "own_text"]
 GRADERS = ("label", "string_check", "text_similarity", "json_schema", "json_fields")
 
 
+SUITES = "suites:"  # data of the public suites, as `suites:BoolQ/dev.jsonl`
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 class DataFiles(_Section):
-    """Where the examples are. With only `train`, Luthier splits it; given sides are kept as given."""
+    """Where the examples are. With only `train`, Luthier splits it; given sides are kept as given.
+
+    `suites:FILE` names a file of the public suites asset.
+    """
 
     train: str = Field(description="Examples to train on; split leak-safe when `test` is absent.")
     validation: str | None = Field(None, description="Examples for choosing the best epoch.")
@@ -46,7 +52,7 @@ class Adapter(_Section):
 
     kind: Literal["lora"] = Field("lora", description="Low-rank adapters (Hu et al. 2021).")
     rank: int = Field(16, ge=1, le=1024, description="Rank of the update; 8 to 32 suits small data.")
-    alpha: float = Field(32.0, gt=0, description="Scale of the update is alpha / rank.")
+    alpha: int = Field(32, ge=1, description="Scale of the update is alpha / rank.")
 
 
 class Train(_Section):
@@ -99,12 +105,12 @@ class Recipe(_Section):
         None, ge=1, description="Longest answer; 1.5 times the longest training answer when absent."
     )
     method: Literal["sft"] = Field("sft", description="Supervised fine-tuning on the assistant's tokens.")
-    adapter: Adapter = Field(default_factory=Adapter)
-    train: Train = Field(default_factory=Train)
-    split: Split = Field(default_factory=Split)
+    adapter: Adapter = Adapter()
+    train: Train = Train()
+    split: Split = Split()
     probes: tuple[ProbeName, ...] = Field(("forgetting", "own_text"), description="What may have been lost.")
     probe_items: int = Field(400, ge=8, description="Public items the forgetting probe asks.")
-    gates: Gates = Field(default_factory=Gates)
+    gates: Gates = Gates()
     seed: int = Field(0, ge=0, description="Seed of the split, the order of examples and the adapter.")
 
     @field_validator("data", mode="before")
@@ -184,7 +190,9 @@ def parse_recipe(raw: dict[str, Any], *, base: Path, where: str = "recipe", name
     return recipe.model_copy(
         update={
             "name": recipe.name or name,
-            "data": DataFiles(**{k: _resolve(v, base) for k, v in recipe.data.model_dump().items()}),
+            "data": recipe.data.model_copy(
+                update={side: _resolve(file, base) for side, file in recipe.data.model_dump().items()}
+            ),
             "model": _resolve_model(recipe.model, base),
             "answer_schema": _resolve(recipe.answer_schema, base),
             "grader": _resolve_grader(recipe.grader, base),
@@ -216,8 +224,8 @@ def digest(value: Any) -> str:
 
 
 def _resolve(value: str | None, base: Path) -> str | None:
-    if value is None:
-        return None
+    if value is None or value.startswith(SUITES):
+        return value
     path = Path(value).expanduser()
     return str(path if path.is_absolute() else (base / path).resolve())
 

@@ -159,7 +159,8 @@ def _best_alternative(scores: Mapping[str, Any]) -> str | None:
         return None
     best = max(others, key=lambda name: others[name]["score"])
     ties = {pair["b"] if pair["a"] == best else pair["a"] for pair in scores["paired"] if _is_tie(pair, best)}
-    return min((name for name in others if name == best or name in ties), key=CHEAPEST_FIRST.index)
+    tied = [name for name in CHEAPEST_FIRST if name in others and (name == best or name in ties)]
+    return tied[0]
 
 
 def _is_tie(pair: Mapping[str, Any], best: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 
 import bm25s
@@ -29,16 +30,16 @@ def few_shot_messages(
     """Every request after the same `shots` training examples, shown as earlier turns.
 
     The examples are drawn with the seed, one answer at a time: an answer is not shown again while
-    others have not been shown.
+    others have been shown less often.
     """
     order = list(train)
     random.Random(seed).shuffle(order)
     chosen: list[Example] = []
+    shown: Counter[str] = Counter()
     while order and len(chosen) < shots:
-        shown = {example.answer for example in chosen}
-        fresh = next((example for example in order if example.answer not in shown), order[0])
-        order.remove(fresh)
-        chosen.append(fresh)
+        place = min(range(len(order)), key=lambda i: shown[order[i].answer])
+        chosen.append(order.pop(place))
+        shown[chosen[-1].answer] += 1
     return {example.id: _with_turns(example, chosen, chat, system) for example in examples}
 
 
@@ -73,5 +74,5 @@ def _with_turns(example: Example, shown: Sequence[Example], chat: ChatFormat, sy
     for other in shown:
         turns += [{"role": "user", "content": other.input}, {"role": "assistant", "content": other.answer}]
     request = prompt_messages(example, chat, system)
-    head = [m for m in request if m["role"] == "system"]
-    return head + turns + [m for m in request if m["role"] != "system"]
+    head = [m for m in request if m["role"] in ("system", "developer")]
+    return head + turns + [m for m in request if m["role"] not in ("system", "developer")]

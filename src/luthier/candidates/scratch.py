@@ -46,7 +46,8 @@ def answer_from_scratch(examples: Sequence[Example], train: Sequence[Example], *
 
 def _features() -> FeatureUnion:
     return make_union(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+        # single letters, digits and signs count too: "2 + 3" and "🙂" have no longer words
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]"),
         TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, max_features=50_000),
     )
 

@@ -76,9 +76,8 @@ def print_audit(audit: Mapping[str, Any]) -> None:
     for entry in audit["failed"]:
         console.print(f"[red]could not run[/red] {entry['check']}: {escape(entry['reason'])}")
     counts = {kind: sum(f["severity"] == kind for f in findings) for kind in MARKS}
-    console.print(
-        f"{audit['examples']} examples: {counts['error']} errors, {counts['warning']} warnings, {counts['info']} notes"
-    )
+    told = f"{counts['error']} errors, {counts['warning']} warnings, {counts['info']} notes"
+    console.print(f"{audit['examples']} examples: {told}")
 
 
 def print_masks(examples: Any, chat: Any, system: str | None) -> None:

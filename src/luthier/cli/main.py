@@ -152,10 +152,9 @@ def train(recipe: RecipeOrRun, out: Out = None) -> None:
     """
     job = _open(recipe, out)
     summary = job.train()
-    typer.echo(
-        f"{summary['steps']} steps in {summary['seconds']:.0f} s ({summary['tokens_per_second']:.0f} tokens/s), "
-        f"best at step {summary['best_step']}\nAdapter: {job.record / 'adapter'}"
-    )
+    speed = f"{summary['seconds']:.0f} s ({summary['tokens_per_second']:.0f} tokens/s)"
+    typer.echo(f"{summary['steps']} steps in {speed}, best at step {summary['best_step']}")
+    typer.echo(f"Adapter: {job.record / 'adapter'}")
 
 
 @app.command()

@@ -16,6 +16,7 @@ from luthier.errors import DataError
 from luthier.examples.example import Message
 
 Values = Mapping[str, Any]
+PASSAGES = ("passage", "context", "contract", "document")  # columns that a question is about
 _ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 _SHAREGPT_ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
@@ -211,7 +212,7 @@ def _from_question(row: Values) -> list[Message]:
     Lists of options get letters, and an answer that counts them from 0 becomes its letter.
     """
     answer = row["answer"]
-    passages = [_passage(row[key]) for key in ("passage", "context") if row.get(key) not in (None, "")]
+    passages = [_passage(row[key]) for key in PASSAGES if row.get(key) not in (None, "")]
     parts = [*passages, _text(row["question"], "question")]
     options = row.get("options") or row.get("choices")
     if isinstance(options, list):
@@ -252,7 +253,7 @@ FORMATS = (
     Format(
         "question/answer",
         ("question", "answer"),
-        ("passage", "context", "options", "choices"),
+        (*PASSAGES, "options", "choices"),
         _from_question,
     ),
     Format("input/output", ("input", "output"), (), _pair("input", "output")),

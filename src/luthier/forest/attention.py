@@ -58,6 +58,8 @@ def forest_attention(
     _refuse_hidden_masks(module, sliding_window)
     sinks = kwargs.get("s_aux")
     if forest.kept is not None:
+        if module.layer_idx in forest.kept:  # DiffLlama: one entry a layer would lose the first
+            raise Unsupported("attention twice in a layer")
         forest.kept[module.layer_idx] = (key, value)  # type: ignore[index]
     groups = query.shape[1] // key.shape[1]
     before: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])

@@ -68,7 +68,7 @@ def target_logprobs(head: Head, hidden: torch.Tensor, targets: torch.Tensor) -> 
             for h, y in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
         ]
         return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
-    result: torch.Tensor = _FrozenHead.apply(hidden, targets, head)  # type: ignore[no-untyped-call]
+    result: torch.Tensor = _FrozenHead.apply(hidden, targets, head)
     return result
 
 

@@ -107,6 +107,12 @@ def causal_lm(model: Model) -> PreTrainedModel:
     return model
 
 
+def device_of(base: PreTrainedModel) -> torch.device:
+    """Where the input embeddings are."""
+    device: torch.device = base.get_input_embeddings().weight.device  # type: ignore[assignment]
+    return device
+
+
 def _run(base: PreTrainedModel, layout: Layout, *, forest: bool) -> torch.Tensor:
     """Log-probabilities `[P]` of a layout's distinct predictions."""
     inputs = _inputs(base, layout, forest=forest)
@@ -180,6 +186,7 @@ def _try_sharing(base: PreTrainedModel) -> str | None:
     try:
         with torch.no_grad(), _evaluating(base), quiet_transformers():
             layout = lay_out(trial)
+            layout.kept = {}
             shared = _last_hidden(base, layout, forest=True)
             for row, pick in zip(trial, layout.picks, strict=True):
                 alone = _last_hidden(base, unshared_layout(row), forest=False)[:-1]
@@ -224,7 +231,7 @@ def checked_head(base: PreTrainedModel) -> Head | None:
 
 
 def _gives_own_logits(base: PreTrainedModel, head: Head) -> bool:
-    ids = torch.tensor([[0, 1]], device=base.get_input_embeddings().weight.device)
+    ids = torch.tensor([[0, 1]], device=device_of(base))
     try:
         hidden = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0]
         own = base(input_ids=ids, use_cache=False).logits[0]

@@ -8,7 +8,8 @@ import warnings
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import safe_open
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
@@ -33,6 +34,7 @@ def attach_adapter(loaded: LoadedModel, adapter: Adapter, *, seed: int) -> PeftM
     )
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", message="fan_in_fan_out")  # PEFT adapts to GPT-2's Conv1D by itself
         torch.manual_seed(seed)
         model = get_peft_model(loaded.model, config)
     assert isinstance(model, PeftModel)
@@ -73,6 +75,16 @@ def load_adapter(loaded: LoadedModel, folder: Path) -> PeftModel:
             model = PeftModel.from_pretrained(loaded.model, str(folder), is_trainable=False)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"the adapter does not fit the model: {error}", where=str(folder)) from error
+    # PEFT passes over tensors that the model has no place for, and leaves the others at their start
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        missing = set(get_peft_model_state_dict(model)) ^ set(file.keys())
+    if missing:
+        raise ModelError(
+            f"the adapter does not fit the model: {len(missing)} tensors without a counterpart, "
+            f"such as {min(missing)}",
+            where=str(folder),
+            fix="load it on the model it was trained on",
+        )
     model.eval()
     assert isinstance(model, PeftModel)
     return model
@@ -91,6 +103,7 @@ def export_merged(loaded: LoadedModel, adapter: Path, into: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     into.parent.mkdir(parents=True, exist_ok=True)
     with quiet_transformers():
-        merged.to(dtype).save_pretrained(str(temporary))
+        merged.to(dtype=dtype)  # type: ignore[call-arg]
+        merged.save_pretrained(str(temporary))
         loaded.tokenizer.save_pretrained(str(temporary))
     replace_folder(temporary, into)

@@ -38,7 +38,8 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.model.get_input_embeddings().weight.device
+        device: torch.device = self.model.get_input_embeddings().weight.device  # type: ignore[assignment]
+        return device
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -68,7 +69,8 @@ def load_model(name: str, *, device: str | None = None) -> LoadedModel:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=False)
     model.eval()
     model.requires_grad_(False)
-    return LoadedModel(model.to(device), tokenizer, model_identity(name))
+    model.to(device=torch.device(device))  # type: ignore[call-arg]
+    return LoadedModel(model, tokenizer, model_identity(name))
 
 
 def load_tokenizer(name: str) -> Tokenizer:
@@ -85,7 +87,7 @@ def model_identity(name: str) -> str:
     """
     if name in EMBEDDED:
         return digest(["embedded", name, assets.ASSETS[name].sha256])
-    folder = Path(name)
+    folder = Path(name).expanduser()
     if folder.is_dir():
         files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
         return digest([[p.name, p.stat().st_size, _sample_hash(p)] for p in files])
@@ -125,7 +127,7 @@ def _source(name: str) -> str:
         )
     if not folder.is_dir() and (folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
         raise ModelError("no such model folder", where=name, fix="check the path given as `model:`")
-    return name
+    return str(folder) if folder.is_dir() else name
 
 
 @contextlib.contextmanager

@@ -64,10 +64,9 @@ def report_forgetting(
     comparison = compare(p_tuned, p_base, seed=seed)
     one_sided = compare(p_tuned, p_base, seed=seed, confidence=0.90)
     loss = None if comparison.difference is None else -comparison.difference
-    bounds = (
-        (None, None) if one_sided.low is None or one_sided.high is None else (-one_sided.high, -one_sided.low)
-    )
-    finding = judge_loss(loss, *bounds, margin)
+    least = None if one_sided.high is None else -one_sided.high
+    most = None if one_sided.low is None else -one_sided.low
+    finding = judge_loss(loss, least, most, margin)
     lost = np.flatnonzero(right_base & ~right_tuned)
     gained = np.flatnonzero(~right_base & right_tuned)
     return {

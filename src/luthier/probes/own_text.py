@@ -73,7 +73,7 @@ def base_own_text(model: Model, chat: ChatFormat, identity: str, advance: Advanc
             seed=0,
             advance=advance,
         )
-        texts = [
+        texts: Texts = [
             {"prompt": prompt, "ids": list(text.ids)}
             for prompt, text in zip(prompts, written, strict=True)
             if text.ids

@@ -91,7 +91,10 @@ def train(
     optimizer = torch.optim.AdamW(parameters.values(), lr=peak, betas=(0.9, 0.999), weight_decay=0.0)
     best = {name: p.detach().clone() for name, p in parameters.items()}
     checkpoints = folder / "checkpoints"
-    state = _resume(checkpoints, key, parameters, optimizer, best) or _State()
+    state = _resume(checkpoints, key, parameters, optimizer, best)
+    if state is None:
+        drop_checkpoints(checkpoints)  # of another key: their higher steps would push out the new ones
+        state = _State()
     stopped = "all epochs done"
     memory = 0
     saved_at = time.perf_counter()
@@ -104,7 +107,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate_at(state.step, steps=steps, peak=peak)
 
-        model.train()
+        model.eval()  # a base model's dropout stays off: steps can share prefixes, and resume bit for bit
         total = method.total(batch)
         loss = 0.0
         for indices in micro_batches(batch, MICRO_TOKENS):
@@ -112,7 +115,7 @@ def train(
             part = _summed_loss(model, method, micro) / total
             if not torch.isfinite(part):
                 raise _not_finite("loss", state.step, micro)
-            part.backward()  # type: ignore[no-untyped-call]
+            part.backward()
             loss += part.item()
             memory = max(memory, memory_bytes())
         norm = torch.nn.utils.clip_grad_norm_(parameters.values(), MAX_GRAD_NORM)
@@ -147,6 +150,11 @@ def train(
             stopped = f"max_minutes of {settings.max_minutes:g} reached"
         if place == steps_per_epoch - 1 or out_of_time:
             state.validation_loss = validation_loss(model, method, validation)
+            if state.validation_loss is not None and not math.isfinite(state.validation_loss):
+                raise TrainingError(
+                    f"the validation loss after step {state.step} is {state.validation_loss}",
+                    fix="lower train.learning_rate",
+                )
             state.lines.append(
                 {
                     "step": state.step,
