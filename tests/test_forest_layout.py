@@ -51,7 +51,9 @@ def test_a_node_sees_its_ancestors_and_nothing_else(sequences: list[list[int]], 
     layout = lay_out(sequences)
     seen = np.zeros((len(layout.tokens), len(layout.tokens)), bool)
     for index, segment in enumerate(layout.segments):
-        columns = np.concatenate([np.arange(layout.segments[s].start, layout.segments[s].stop) for s in segment.path])
+        columns = np.concatenate(
+            [np.arange(layout.segments[s].start, layout.segments[s].stop) for s in segment.path]
+        )
         mask = layout.mask(index, window, CPU)
         if mask is None:
             mask = torch.ones(segment.length, segment.length, dtype=torch.bool).tril()
@@ -70,7 +72,9 @@ def test_flags_choose_predictions(data: st.DataObject) -> None:
     layout = lay_out(sequences, flags)
     for sequence, flag, pick in zip(sequences, flags, layout.picks, strict=True):
         assert layout.targets[pick].tolist() == [t for t, f in zip(sequence[1:], flag, strict=True) if f]
-    asked = {tuple(s[: k + 2]) for s, flag in zip(sequences, flags, strict=True) for k, f in enumerate(flag) if f}
+    asked = {
+        tuple(s[: k + 2]) for s, flag in zip(sequences, flags, strict=True) for k, f in enumerate(flag) if f
+    }
     assert len(layout.nodes) == len(asked)
 
 
@@ -90,7 +94,9 @@ def test_common_prefix(a: list[int], b: list[int]) -> None:
 
 
 @given(SEQUENCES, st.integers(1, 20))
-def test_packed_groups_hold_every_sequence_once_and_stay_small(sequences: list[list[int]], limit: int) -> None:
+def test_packed_groups_hold_every_sequence_once_and_stay_small(
+    sequences: list[list[int]], limit: int
+) -> None:
     groups = pack(sequences, limit)
     assert sorted(i for group in groups for i in group) == list(range(len(sequences)))
     for group in groups:

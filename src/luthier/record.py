@@ -65,7 +65,13 @@ class Record:
             lock.release()
 
     def stage(
-        self, name: str, inputs: Mapping[str, Any], outputs: Iterable[str], work: Callable[[], None]
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        outputs: Iterable[str],
+        work: Callable[[], None],
+        *,
+        spoils: Iterable[str] = (),
     ) -> bool:
         """Run `work` unless it is already done for these inputs. Returns whether it ran.
 
@@ -74,22 +80,26 @@ class Record:
             inputs: JSON values that decide the result.
             outputs: files or folders, relative to the run folder, that `work` writes.
             work: writes the outputs, each atomically.
+            spoils: files that tell of this stage's earlier outputs; removed before it runs again.
         """
         key = digest(inputs)
         if self.is_done(name, key):
             return False
         memo = self.path / STAGE_FOLDER / f"{name}.json"
-        memo.unlink(missing_ok=True)
         started = time.perf_counter()
         with explain_os_errors(self.path):
+            for stale in (memo, *(self.path / spoiled for spoiled in spoils)):
+                stale.unlink(missing_ok=True)
             work()
+            hashes = {output: sha256_of(self.path / output) for output in outputs}
+            assert None not in hashes.values(), f"stage {name} did not write all of {list(hashes)}"
             write_json(
                 memo,
                 {
                     "stage": name,
                     "key": key,
                     "inputs": dict(inputs),
-                    "outputs": {output: sha256_of(self.path / output) for output in outputs},
+                    "outputs": hashes,
                     "seconds": round(time.perf_counter() - started, 3),
                 },
             )
@@ -231,7 +241,7 @@ def explain_os_errors(path: Path) -> Iterator[None]:
                 where=str(path),
                 fix="free some space and run the same command again, it goes on where it stopped",
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EPERM):
+        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EPERM):
             raise RecordError(
                 f"cannot be written: {error.strerror}",
                 where=str(error.filename or path),

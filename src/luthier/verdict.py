@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from luthier.errors import RecordError
 from luthier.recipe import Gates, load_recipe
@@ -18,6 +18,7 @@ from luthier.stats import examples_needed
 
 ALPHA = 0.05
 CONFIDENT = 0.9
+Outcome = Literal["better", "cheaper", "undecided", "failed"]
 CHEAPEST_FIRST = ("scratch", "prompt", "tuned", "few_shot", "retrieval")
 
 
@@ -43,60 +44,84 @@ def decide(record: Record, gates: Gates) -> dict[str, Any]:
     scores = record.read_json("scores.json", needed_by="evaluate")
     if not scores["candidates"]:
         raise RecordError("no candidate has been graded", where=str(record.path), fix="luthier evaluate RUN")
+    recipe = load_recipe(record / "recipe.yaml")  # a probe it asks for leaves its gate open until it ran
     checks: list[Gate] = []
     if "tuned" in scores["candidates"]:
         checks.append(_gain(scores, gates))
-        checks += [_probe(record, name) for name in _wanted_probes(record)]
+        checks += [_probe(record, name) for name in recipe.probes]
         checks.append(_sound_data(record))
-    verdict = _conclude(scores, checks, gates)
+    verdict = _conclude(scores, checks)
+    gain = next((gate for gate in checks if gate.name == "gain"), None)
+    advice = _advice(scores, gain, gates, recipe.split.test if recipe.data.test is None else None)
+    verdict["reasons"] += [advice] if advice else []
     verdict["confident_and_wrong"] = _confident_and_wrong(record, verdict["recommended"])
     return verdict
 
 
 def _gain(scores: Mapping[str, Any], gates: Gates) -> Gate:
-    """Tuned against its best alternative, all comparisons adjusted by Holm."""
-    pairs = [pair for pair in scores["paired"] if pair["a"] == "tuned" and pair["difference"] is not None]
+    """Tuned against every alternative; the one that decides is the one that is shown.
+
+    To beat the best alternative is to beat them all: which one is best is not known, only which scored
+    best here. Each must be beaten by `min_gain` with significance after Holm, or be matched at a lower cost.
+    """
+    pairs = sorted(_against_tuned(scores), key=lambda pair: pair["difference"] or 0.0)
     if not pairs:
         return Gate("gain", None, None, None, gates.min_gain, None, "there is no alternative to compare with")
-    best = min(pairs, key=lambda pair: pair["difference"])
-    other, gain, low, high = best["b"], best["difference"], best["low"], best["high"]
-    significant = best["p_adjusted"] is not None and best["p_adjusted"] <= ALPHA and gain > 0
-    said = f"tuned minus {other}, its best alternative: {gain:+.1%} [{low:+.1%}, {high:+.1%}], p {_p(best)}"
-    if significant and gain >= gates.min_gain:
-        return Gate("gain", gain, low, high, gates.min_gain, True, said)
-    if _cheap_and_no_worse(scores, other, low, gates):
-        ratio = _cost(scores, "tuned") / _cost(scores, other)
-        return Gate(
-            "gain",
-            gain,
-            low,
-            high,
-            -gates.min_gain,
-            True,
-            f"{said}; no worse, at {ratio:.0%} of its prompt tokens",
-        )
-    if high < gates.min_gain:
-        return Gate(
-            "gain", gain, low, high, gates.min_gain, False, f"{said}; not the {gates.min_gain:.1%} asked for"
-        )
-    if significant or gain <= 0:
-        return Gate("gain", gain, low, high, gates.min_gain, False if gain <= 0 else None, said)
-    return Gate("gain", gain, low, high, gates.min_gain, None, f"{said}; could be chance")
+    for pair in pairs:
+        if pair["difference"] is None:
+            reason = f"{pair['b']} cannot be compared: no held-out example was scored for both"
+            return Gate("gain", None, None, None, gates.min_gain, None, reason)
+    outcomes = [_outcome(pair, _cost_ratio(scores, pair["b"]), gates) for pair in pairs]
+    place = next((outcomes.index(o) for o in ("failed", "undecided") if o in outcomes), 0)
+    pair, outcome = pairs[place], outcomes[place]
+    named = f"{pair['b']}, its best alternative" if place == 0 else pair["b"]
+    gain, low, high = pair["difference"], pair["low"], pair["high"]
+    bounds = "" if low is None or high is None else f" [{low:+.1%}, {high:+.1%}]"
+    said = f"tuned minus {named}: {gain:+.1%}{bounds}, p {_p(pair)}; {_why(outcome, pair, scores, gates)}"
+    threshold = -gates.min_gain if outcome == "cheaper" else gates.min_gain
+    passed = {"failed": False, "undecided": None}.get(outcome, True)
+    return Gate("gain", gain, low, high, threshold, passed, said)
 
 
-def _cheap_and_no_worse(scores: Mapping[str, Any], other: str, low: float | None, gates: Gates) -> bool:
-    if gates.max_cost_ratio is None or low is None or not _cost(scores, other):
-        return False
-    return low > -gates.min_gain and _cost(scores, "tuned") / _cost(scores, other) <= gates.max_cost_ratio
+def _against_tuned(scores: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [pair for pair in scores["paired"] if pair["a"] == "tuned"]
 
 
-def _cost(scores: Mapping[str, Any], candidate: str) -> float:
-    return scores["candidates"][candidate]["prompt_tokens"] or 0.0
+def _outcome(pair: Mapping[str, Any], ratio: float | None, gates: Gates) -> Outcome:
+    """How tuned stands against one alternative; `failed` is for what the interval rules out."""
+    low, high = pair["low"], pair["high"]
+    if _is_significant(pair) and pair["difference"] >= gates.min_gain:
+        return "better"
+    if low is None or high is None:
+        return "undecided"
+    cheap = ratio is not None and gates.max_cost_ratio is not None and ratio <= gates.max_cost_ratio
+    if cheap and low > -gates.min_gain:
+        return "cheaper"
+    return "failed" if high < (-gates.min_gain if cheap else gates.min_gain) else "undecided"
 
 
-def _wanted_probes(record: Record) -> list[str]:
-    """The probes that the recipe asks for: one that has not run leaves its gate undecided."""
-    return list(load_recipe(record / "recipe.yaml").probes)
+def _why(outcome: Outcome, pair: Mapping[str, Any], scores: Mapping[str, Any], gates: Gates) -> str:
+    if outcome == "better":
+        return f"at least the {gates.min_gain:.1%} asked for"
+    if outcome == "cheaper":
+        return f"no worse, at {_cost_ratio(scores, pair['b']):.0%} of its prompt tokens"
+    if outcome == "failed":
+        return f"a gain of {gates.min_gain:.1%} is ruled out"
+    if _is_significant(pair):
+        return f"real, but it may be less than the {gates.min_gain:.1%} asked for"
+    if pair["difference"] <= 0:
+        return f"no gain was seen, and one of {gates.min_gain:.1%} is not ruled out"
+    return "it could be chance"
+
+
+def _is_significant(pair: Mapping[str, Any]) -> bool:
+    return pair["p_adjusted"] is not None and pair["p_adjusted"] <= ALPHA and pair["difference"] > 0
+
+
+def _cost_ratio(scores: Mapping[str, Any], other: str) -> float | None:
+    """Prompt tokens per request of tuned over those of another; None where one is unknown."""
+    ours, theirs = (scores["candidates"][name]["prompt_tokens"] for name in ("tuned", other))
+    return ours / theirs if ours is not None and theirs else None
 
 
 def _probe(record: Record, name: str) -> Gate:
@@ -125,7 +150,7 @@ def _sound_data(record: Record) -> Gate:
     return Gate("data", 0, None, None, 0, True, "no held-out example leaks into training")
 
 
-def _conclude(scores: Mapping[str, Any], checks: Sequence[Gate], gates: Gates) -> dict[str, Any]:
+def _conclude(scores: Mapping[str, Any], checks: Sequence[Gate]) -> dict[str, Any]:
     failed = [gate for gate in checks if gate.passed is False]
     open_ = [gate for gate in checks if gate.passed is None]
     alternative = _best_alternative(scores)
@@ -142,13 +167,12 @@ def _conclude(scores: Mapping[str, Any], checks: Sequence[Gate], gates: Gates) -
         decision, recommended = "ship", "tuned"
         headline = "ship tuned: " + next(gate.reason for gate in checks if gate.name == "gain")
     reasons = [gate.reason for gate in (*failed, *open_)] or [gate.reason for gate in checks]
-    advice = _advice(scores, open_, gates)
     return {
         "decision": decision,
         "recommended": recommended,
         "headline": headline,
         "gates": [asdict(gate) for gate in checks],
-        "reasons": [*reasons, *([advice] if advice else [])],
+        "reasons": reasons,
     }
 
 
@@ -167,18 +191,22 @@ def _is_tie(pair: Mapping[str, Any], best: str) -> bool:
     return best in (pair["a"], pair["b"]) and pair["p_adjusted"] is not None and pair["p_adjusted"] > ALPHA
 
 
-def _advice(scores: Mapping[str, Any], open_: Sequence[Gate], gates: Gates) -> str | None:
-    """How many more test examples would settle an undecided gain."""
-    gain = next((gate for gate in open_ if gate.name == "gain"), None)
-    if gain is None or gain.value is None or gain.low is None or gain.high is None:
+def _advice(
+    scores: Mapping[str, Any], gate: Gate | None, gates: Gates, test_share: float | None
+) -> str | None:
+    """How many more examples would settle an undecided gain, 4 times in 5."""
+    if gate is None or gate.passed is not None or gate.low is None or gate.high is None:
         return None
-    n = scores["candidates"]["tuned"]["n"]
-    spread = (gain.high - gain.low) / (2 * 1.96) * math.sqrt(n)
-    goal = max(gain.value, gates.min_gain)
-    needed = examples_needed(goal, sd=spread) if spread > 0 else None
+    pairs = _against_tuned(scores)
+    n = next(pair["n"] for pair in pairs if pair["difference"] == gate.value)
+    goal = max(gate.value or 0.0, gates.min_gain)
+    spread = (gate.high - gate.low) / (2 * 1.96) * math.sqrt(n)  # of one pair, clusters included
+    needed = examples_needed(goal, sd=spread, alpha=ALPHA / len(pairs)) if spread > 0 else None
     if needed is None or needed <= n:
         return None
-    return f"about {math.ceil((needed - n) / 10) * 10} more test examples would settle a gain of {goal:.1%}"
+    more = math.ceil((needed - n) / 10) * 10
+    whole = "" if test_share is None else f" (collect about {math.ceil(more / test_share / 10) * 10} in all)"
+    return f"about {more} more test examples would settle a gain of {goal:.1%}{whole}"
 
 
 def _confident_and_wrong(record: Record, candidate: str | None) -> dict[str, Any] | None:

@@ -54,11 +54,14 @@ def retrieval_messages(
     """Every request after the `shots` training examples nearest to it by BM25, the nearest last."""
     shots = min(shots, len(train))
     index = bm25s.BM25()
-    index.index(_words([example.input for example in train]), show_progress=False)
+    corpus = _words([example.input for example in train])
+    searchable = any(corpus)  # BM25 is undefined for texts without a single word
+    if searchable:
+        index.index(corpus, show_progress=False)
     queries = _words([example.input for example in examples])
     messages = {}
     for example, words in zip(examples, queries, strict=True):
-        scores = index.get_scores(words) if words else [0.0] * len(train)
+        scores = index.get_scores(words) if words and searchable else [0.0] * len(train)
         best = sorted(range(len(train)), key=lambda i: (-scores[i], i))[:shots]
         messages[example.id] = _with_turns(example, [train[i] for i in reversed(best)], chat, system)
     return messages

@@ -9,6 +9,7 @@ from typing import Any
 from rich.markup import escape
 from rich.text import Text
 
+from luthier.cli.opening import RECIPE_SUFFIXES, open_run
 from luthier.cli.screen import Screen, console
 from luthier.errors import RecipeError
 
@@ -19,19 +20,12 @@ MARKS = {"error": "[red]error[/red]  ", "warning": "[yellow]warning[/yellow]", "
 
 def check_source(source: Path, out: Path | None, *, show_mask: bool, model: str) -> None:
     """Audit a file of examples, the data of a recipe, or a run folder; print what was found."""
-    from luthier.pipeline import Run
-    from luthier.recipe import load_recipe
-
-    if source.suffix in (".yaml", ".yml"):
-        recipe = load_recipe(source)
-        job = Run(recipe, out or Path("runs") / recipe.name, Screen())
-    elif source.is_dir():
-        job = Run.open(source, Screen())
-    else:
+    if source.suffix not in RECIPE_SUFFIXES and not source.is_dir():
         if out is not None:
             raise RecipeError("--out needs a recipe", where=str(source), fix=f"luthier init {source}")
         _check_file(source, show_mask=show_mask, model=model)
         return
+    job = open_run(source, out)
     print_audit(job.check())
     console.print(f"[dim]{job.record / 'audit.json'}[/dim]", soft_wrap=True)
     if show_mask:
@@ -47,7 +41,8 @@ def _check_file(source: Path, *, show_mask: bool, model: str) -> None:
 
     loaded = read_examples(source)
     console.print(f"{len(loaded.examples)} examples, read as {loaded.format}")
-    tokenizer = load_tokenizer(model)
+    with Screen().task(f"reading the tokenizer of {model}", None):
+        tokenizer = load_tokenizer(model)
     audit = audit_examples({"all": loaded.examples}, special_tokens=tokenizer.all_special_tokens)
     print_audit(audit.as_json())
     if show_mask:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -19,11 +19,19 @@ from luthier.errors import (
     LuthierError,
 )
 
+if TYPE_CHECKING:
+    from luthier.pipeline import Run
+
 EXIT_CODES = {"ship": EXIT_SHIP, "do_not_ship": EXIT_DO_NOT_SHIP, "inconclusive": EXIT_INCONCLUSIVE}
 
 
 class Commands(TyperGroup):
     """Commands whose errors become one to three lines and an exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """`--debug` is understood after the command too, where it is typed when something went wrong."""
+        rest = [arg for arg in args if arg != "--debug"]
+        return super().parse_args(ctx, rest if rest == args else ["--debug", *rest])
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; wrong usage is left to the library, which exits with 2."""
@@ -58,16 +66,21 @@ Out = Annotated[
 ]
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
 ) -> None:
-    """Options before the command."""
+    """Options that go with every command."""
     _state["debug"] = debug
-    if version:
-        typer.echo(__version__)
-        raise typer.Exit
 
 
 _state = {"debug": False}
@@ -183,7 +196,9 @@ def probe(recipe: RecipeOrRun, out: Out = None) -> None:
 @app.command()
 def verdict(
     folder: RunFolder,
-    min_gain: Annotated[float | None, typer.Option(help="Another gate, for this decision only.")] = None,
+    min_gain: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Another gate, for this decision only.")
+    ] = None,
 ) -> None:
     """Decide again from the record alone; the exit code is the decision.
 
@@ -191,7 +206,7 @@ def verdict(
     """
     from luthier.cli.screen import print_verdict
 
-    job = _open(folder, None)
+    job = _open(folder)
     decided = job.verdict(min_gain=min_gain)
     print_verdict(decided)
     raise typer.Exit(EXIT_CODES[decided["decision"]])
@@ -203,7 +218,7 @@ def card(folder: RunFolder) -> None:
 
     Example: luthier card runs/tickets
     """
-    for path in _open(folder, None).card():
+    for path in _open(folder).card():
         typer.echo(path)
 
 
@@ -218,7 +233,7 @@ def chat(
     """
     from luthier.cli.talking import talk
 
-    talk(_open(folder, None), prompt)
+    talk(_open(folder), prompt)
 
 
 @app.command()
@@ -231,7 +246,7 @@ def export(
 
     Example: luthier export runs/tickets --format merged
     """
-    typer.echo(_open(folder, None).export(format, out))
+    typer.echo(_open(folder).export(format, out))
 
 
 @app.command()
@@ -284,16 +299,10 @@ def _fail(text: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _open(source: Path, out: Path | None) -> Any:
-    """The run of a recipe file or of an existing folder."""
-    from luthier.cli.screen import Screen
-    from luthier.pipeline import Run
-    from luthier.recipe import load_recipe
+def _open(source: Path, out: Path | None = None) -> Run:
+    from luthier.cli.opening import open_run
 
-    if source.is_dir():
-        return Run.open(source, Screen())
-    recipe = load_recipe(source)
-    return Run(recipe, out or Path("runs") / recipe.name, Screen())
+    return open_run(source, out)
 
 
 def _run_all(source: Path, out: Path | None) -> None:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
@@ -74,31 +75,35 @@ def print_result(job: Any, verdict: Mapping[str, Any]) -> None:
 def print_candidates(scores: Mapping[str, Any], recommended: str | None = None) -> None:
     """Every candidate on the same held-out examples."""
     n = max((row["n"] for row in scores["candidates"].values()), default=0)
-    table = Table(title=f"{scores['metric']} on {n} held-out examples", title_justify="left", pad_edge=False)
-    for heading, align in (
-        ("candidate", "left"),
-        ("score", "right"),
-        ("95% interval", "right"),
-        ("tuned is better by", "right"),
-        ("p (Holm)", "right"),
-        ("prompt tokens", "right"),
-        ("s/request", "right"),
+    title = f"{escape(scores['metric'])} on {n} held-out examples, 95% intervals"
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    for heading in (
+        "candidate",
+        "score",
+        "tuned is better by",
+        "p (Holm)",
+        "prompt\ntokens",
+        "seconds",
     ):
-        table.add_column(heading, justify=align)  # type: ignore[arg-type]
+        table.add_column(heading, justify="left" if heading == "candidate" else "right", no_wrap=True)
     against = {pair["b"]: pair for pair in scores["paired"] if pair["a"] == "tuned"}
     ranked = sorted(scores["candidates"].items(), key=lambda item: -(item[1]["score"] or 0))
     for name, row in ranked:
-        pair = against.get(name, {})
+        pair = against.get(name)
         table.add_row(
             f"[bold]{name}[/bold]" if name == recommended else name,
-            _percent(row["score"]),
-            _interval(row["low"], row["high"]),
-            _signed(pair.get("difference"), pair.get("low"), pair.get("high")),
-            _p(pair.get("p_adjusted")) if pair else "",
+            _share(row),
+            "" if pair is None else _change(pair),
+            "" if pair is None else _p(pair["p_adjusted"]),
             "–" if row["prompt_tokens"] is None else f"{row['prompt_tokens']:.0f}",
             "–" if row["seconds"] is None else f"{row['seconds']:.3f}",
         )
     console.print(table)
+    for name, row in ranked:
+        if row.get("unscored"):
+            console.print(f"[yellow]{row['unscored']} answers of {name} could not be scored[/yellow]")
     smallest = scores.get("detectable_difference")
     if smallest is not None:
         console.print(f"[dim]{n} examples can detect a difference of about {smallest:.0%}.[/dim]")
@@ -107,18 +112,13 @@ def print_candidates(scores: Mapping[str, Any], recommended: str | None = None) 
 def print_probes(probes: Mapping[str, Mapping[str, Any]]) -> None:
     """One line per probe: what was lost, with its interval and finding."""
     for name, probe in probes.items():
-        unit = probe["unit"]
-        if unit == "expected accuracy":
-            change = _signed(probe["difference"], probe["low"], probe["high"])
-            flips = f", {probe['flips']['lost']} lost and {probe['flips']['gained']} gained"
-        else:
-            change = f"{probe['difference']:+.3f} [{probe['low']:+.3f}, {probe['high']:+.3f}] {unit}"
-            flips = ""
+        change = _change(probe) if probe["unit"] == "expected accuracy" else f"{_nats(probe)} {probe['unit']}"
+        flips = probe["flips"]
+        told = f", {flips['lost']} lost and {flips['gained']} gained" if flips else ""
         colour = {"within_margin": "green", "worse": "red"}.get(probe["finding"], "yellow")
         title = name.replace("_", " ").capitalize()
-        console.print(
-            f"{title}: {change} on {probe['n']} items{flips}. [{colour}]{probe['reason']}[/{colour}]"
-        )
+        reason = f"[{colour}]{escape(probe['reason'])}[/{colour}]"
+        console.print(f"{title}: {change} on {probe['n']} items{told}; {reason}.")
 
 
 def print_verdict(verdict: Mapping[str, Any]) -> None:
@@ -138,19 +138,26 @@ def print_verdict(verdict: Mapping[str, Any]) -> None:
     )
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
+def _share(row: Mapping[str, Any]) -> str:
+    """A score with its interval; a dash where it is undefined."""
+    if row["score"] is None:
+        return "–"
+    bounds = "" if row["low"] is None else f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    return f"{row['score']:.1%}{bounds}"
 
 
-def _interval(low: float | None, high: float | None) -> str:
-    return "–" if low is None or high is None else f"{low:.1%} to {high:.1%}"
+def _change(row: Mapping[str, Any]) -> str:
+    if row["difference"] is None:
+        return "–"
+    bounds = "" if row["low"] is None else f" [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+    return f"{row['difference']:+.1%}{bounds}"
 
 
-def _signed(value: float | None, low: float | None, high: float | None) -> str:
-    if value is None:
-        return ""
-    bounds = "" if low is None or high is None else f" [{low:+.1%}, {high:+.1%}]"
-    return f"{value:+.1%}{bounds}"
+def _nats(row: Mapping[str, Any]) -> str:
+    if row["difference"] is None:
+        return "–"
+    bounds = "" if row["low"] is None else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
+    return f"{row['difference']:+.3f}{bounds}"
 
 
 def _p(value: float | None) -> str:

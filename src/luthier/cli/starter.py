@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from luthier.errors import RecipeError
 from luthier.examples import Example, read_examples
 from luthier.examples.wording import own_system
@@ -33,18 +35,18 @@ def write_starter(data: Path, out: Path, *, force: bool) -> Path:
             "already there", where=str(out), fix="choose another name with --out, or use --force"
         )
     with explain_os_errors(out):
-        write_text(out, starter(data, loaded.format, loaded.examples, out.parent))
+        write_text(out, starter(data, loaded.format, loaded.examples, out))
     return out
 
 
-def starter(data: Path, form: str, examples: Sequence[Example], base: Path) -> str:
-    """The text of the recipe."""
+def starter(data: Path, form: str, examples: Sequence[Example], out: Path) -> str:
+    """The text of the recipe that will be written to `out`."""
     answers = [example.answer for example in examples]
     grader = choose_grader(answers)
     turns = statistics.mean(len(example.messages) for example in examples)
     own = sum(own_system(example) is not None for example in examples)
     try:
-        shown = data.resolve().relative_to(base.resolve())
+        shown = data.resolve().relative_to(out.parent.resolve())
     except ValueError:
         shown = data.resolve()
     epochs = 3 if len(examples) >= 150 else 5
@@ -54,16 +56,16 @@ def starter(data: Path, form: str, examples: Sequence[Example], base: Path) -> s
         )
     else:
         system = (
-            "# system: You are ...        # say what the task is: prompt, few_shot and tuned all get it, and it is\n"
-            "#                            # the strongest free improvement of the alternatives"
+            "# system: You are ...         # say what the task is: all candidates but scratch read it,\n"
+            "#                               and nothing else improves them as much for free"
         )
     return f"""\
 # A Luthier recipe for {shown}: {len(examples)} examples, read as {form}, {turns:.1f} messages each.
-# Run it with: luthier run {data.name.split(".")[0]}.yaml     All keys: luthier schema
+# Run it with: luthier run {out.name}     All keys: luthier schema
 
-name: {data.name.split(".")[0]}
+{_line("name", out.name.split(".")[0])}
 model: smollm2-135m            # the embedded model; or a local folder, or a hub id
-data: {shown}
+{_line("data", str(shown))}
 {system}
 grader: {grader:<22} # {WHY_GRADER[grader]}
 candidates: [prompt, few_shot, retrieval, scratch, tuned]   # measured on the same held-out examples
@@ -71,13 +73,19 @@ shots: 4                       # examples in the prompt of few_shot and retrieva
 method: sft                    # learn to write the answers
 adapter: {{kind: lora, rank: 16}}
 train:
-  epochs: {epochs}                    # {len(examples)} examples; the epoch with the lowest validation loss is kept
+  epochs: {epochs}                    # the epoch with the lowest validation loss is kept
   learning_rate: auto          # from the model's width ("LoRA Without Regret")
   batch_tokens: 2048           # tokens per step
   max_minutes: null            # a limit on training time
+  replay: 0.1                  # share of the base model's own answers trained along: it forgets less
 split: {{validation: 0.1, test: 0.3}}   # near-duplicates stay on one side
 gates:
   min_gain: 0.02               # ship needs this gain over the best alternative, and significance
   max_forgetting: 0.02         # and no larger loss than this on public test items
 seed: 0
 """
+
+
+def _line(key: str, value: str) -> str:
+    """`key: value` with the quotes that YAML needs, such as around 2024."""
+    return yaml.safe_dump({key: value}, allow_unicode=True, width=1000).strip()

@@ -21,7 +21,7 @@ from luthier.forest.layout import Layout
 NAME = "luthier_forest"
 
 
-class Unsupported(Exception):
+class Unsupported(Exception):  # noqa: N818 it is caught, and says what to do instead
     """The attention of this architecture has a term that the forest does not compute."""
 
 

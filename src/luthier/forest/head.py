@@ -68,7 +68,7 @@ def target_logprobs(head: Head, hidden: torch.Tensor, targets: torch.Tensor) -> 
             for h, y in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
         ]
         return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
-    result: torch.Tensor = _FrozenHead.apply(hidden, targets, head)
+    result: torch.Tensor = _FrozenHead.apply(hidden, targets, head)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -103,7 +103,7 @@ class _FrozenHead(torch.autograd.Function):
         return logp
 
     @staticmethod
-    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (slopes,) = ctx.saved_tensors
         return upstream[:, None].to(slopes.dtype) * slopes, None, None
 

@@ -128,15 +128,19 @@ def _run(base: PreTrainedModel, layout: Layout, *, forest: bool) -> torch.Tensor
             logits = base(**inputs, logits_to_keep=nodes).logits[0].float()
         else:
             logits = base(**inputs).logits[0, nodes].float()
-    chosen = logits.gather(1, targets[:, None])[:, 0]
+    chosen: torch.Tensor = logits.gather(1, targets[:, None])[:, 0]
     return chosen - torch.logsumexp(logits, dim=1)
 
 
 def _inputs(base: PreTrainedModel, layout: Layout, *, forest: bool) -> dict[str, Any]:
-    device = base.get_input_embeddings().weight.device
-    inputs = {"input_ids": torch.from_numpy(layout.tokens)[None].to(device), "use_cache": False}
+    device = device_of(base)
+    inputs: dict[str, Any] = {
+        "input_ids": torch.from_numpy(layout.tokens)[None].to(device),
+        "use_cache": False,
+    }
     if forest:
-        inputs |= {"position_ids": torch.from_numpy(layout.positions)[None].to(device), "forest": layout}
+        inputs["position_ids"] = torch.from_numpy(layout.positions)[None].to(device)
+        inputs["forest"] = layout
     return inputs
 
 
@@ -161,10 +165,13 @@ def _warn_of_fallback(base: PreTrainedModel, reason: str, *, stacklevel: int) ->
 
 def _refuse_unequal_rows(base: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> None:
     """Refuse what the trial could not see: state that depends on the call, not on the architecture."""
-    if base.training and torch.is_grad_enabled():
-        # recomputation in the backward pass would find the model's own attention in place again
-        if any(getattr(module, "gradient_checkpointing", False) for module in base.modules()):
-            raise Unsupported("a forward pass under gradient checkpointing")
+    # recomputation in the backward pass would find the model's own attention in place again
+    if (
+        base.training
+        and torch.is_grad_enabled()
+        and any(getattr(module, "gradient_checkpointing", False) for module in base.modules())
+    ):
+        raise Unsupported("a forward pass under gradient checkpointing")
     config = base.config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = [rope] if "rope_type" in rope else [part for part in rope.values() if isinstance(part, dict)]
@@ -181,7 +188,7 @@ def _refuse_unequal_rows(base: PreTrainedModel, sequences: Sequence[Sequence[int
 
 
 def _try_sharing(base: PreTrainedModel) -> str | None:
-    vocabulary = base.get_input_embeddings().weight.shape[0]
+    vocabulary: int = base.get_input_embeddings().weight.shape[0]  # type: ignore[index,assignment]
     trial = [[(7 * i + 3) % vocabulary for i in row] for row in ([0, 1, 2, 3, 4], [0, 1, 5, 6], [0, 1, 2, 7])]
     try:
         with torch.no_grad(), _evaluating(base), quiet_transformers():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from luthier.forest.layout import common_prefix
@@ -32,5 +33,5 @@ def pack(sequences: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]
 def executed_tokens(sequences: Sequence[Sequence[int]]) -> int:
     """Nodes of the forest of these sequences: what is really computed."""
     rows = sorted(list(sequence) for sequence in sequences)
-    shared = sum(common_prefix(a, b) for a, b in zip(rows, rows[1:], strict=False))
+    shared = sum(common_prefix(a, b) for a, b in itertools.pairwise(rows))
     return sum(map(len, rows)) - shared

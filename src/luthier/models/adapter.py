@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
@@ -73,11 +73,11 @@ def load_adapter(loaded: LoadedModel, folder: Path) -> PeftModel:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             model = PeftModel.from_pretrained(loaded.model, str(folder), is_trainable=False)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"the adapter does not fit the model: {error}", where=str(folder)) from error
     # PEFT passes over tensors that the model has no place for, and leaves the others at their start
     with safe_open(folder / "adapter_model.safetensors", "pt") as file:
-        missing = set(get_peft_model_state_dict(model)) ^ set(file.keys())
+        missing = set(get_peft_model_state_dict(model, save_embedding_layers=False)) ^ set(file.keys())
     if missing:
         raise ModelError(
             f"the adapter does not fit the model: {len(missing)} tensors without a counterpart, "

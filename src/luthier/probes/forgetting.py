@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from luthier.forest import score
 from luthier.forest.logprobs import Model
+from luthier.models.kept import kept
 from luthier.probes.finding import judge_loss
-from luthier.probes.kept import kept
 from luthier.probes.suites import ChoiceItem
 from luthier.progress import Advance
 from luthier.stats import compare

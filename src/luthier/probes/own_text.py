@@ -17,8 +17,8 @@ from luthier.chat import ChatFormat
 from luthier.forest import score
 from luthier.forest.logprobs import Model
 from luthier.generate import generate
+from luthier.models.kept import kept
 from luthier.probes.finding import judge_loss
-from luthier.probes.kept import kept
 from luthier.progress import Advance
 from luthier.stats import compare
 

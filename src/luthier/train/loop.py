@@ -92,9 +92,6 @@ def train(
     best = {name: p.detach().clone() for name, p in parameters.items()}
     checkpoints = folder / "checkpoints"
     state = _resume(checkpoints, key, parameters, optimizer, best)
-    if state is None:
-        drop_checkpoints(checkpoints)  # of another key: their higher steps would push out the new ones
-        state = _State()
     stopped = "all epochs done"
     memory = 0
     saved_at = time.perf_counter()
@@ -150,11 +147,6 @@ def train(
             stopped = f"max_minutes of {settings.max_minutes:g} reached"
         if place == steps_per_epoch - 1 or out_of_time:
             state.validation_loss = validation_loss(model, method, validation)
-            if state.validation_loss is not None and not math.isfinite(state.validation_loss):
-                raise TrainingError(
-                    f"the validation loss after step {state.step} is {state.validation_loss}",
-                    fix="lower train.learning_rate",
-                )
             state.lines.append(
                 {
                     "step": state.step,
@@ -203,7 +195,11 @@ def train(
 
 
 def validation_loss(model: PeftModel, method: Method, items: Sequence[Item]) -> float | None:
-    """Mean loss over held-out items without gradients; None when there are none."""
+    """Mean loss over held-out items without gradients; None when there are none.
+
+    Raises:
+        TrainingError: it is not finite.
+    """
     if not items:
         return None
     model.eval()
@@ -211,7 +207,10 @@ def validation_loss(model: PeftModel, method: Method, items: Sequence[Item]) -> 
     with torch.inference_mode():
         for indices in micro_batches(items, 2 * MICRO_TOKENS):
             summed += _summed_loss(model, method, [items[i] for i in indices]).item()
-    return summed / method.total(items)
+    mean = summed / method.total(items)
+    if not math.isfinite(mean):
+        raise TrainingError(f"the validation loss is {mean}", fix="lower train.learning_rate")
+    return mean
 
 
 def memory_bytes() -> int:
@@ -266,10 +265,11 @@ def _resume(
     parameters: dict[str, torch.nn.Parameter],
     optimizer: torch.optim.AdamW,
     best: dict[str, torch.Tensor],
-) -> _State | None:
+) -> _State:
     checkpoint = load_newest(folder, key=key)
     if checkpoint is None:
-        return None
+        drop_checkpoints(folder)  # of another key: their higher steps would push out the new ones
+        return _State()
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(checkpoint.tensors[f"weight/{name}"])

@@ -1,0 +1,1 @@
+"""How Luthier is measured against its peers: `python -m bench`, written up in docs/benchmarks.md."""

@@ -1,0 +1,80 @@
+"""W2: every sequence of a batch starts with the same prompt, as it does when one task is trained.
+
+The demo's support tickets, with the model's own chat template: W2a behind a short system prompt, W2b
+behind that and answered examples as earlier turns.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from luthier.demo import DATA
+from luthier.examples.read import read_examples
+
+from bench.plan import Row, nearest_length
+from bench.workload import Goal, SftWorkload
+
+if TYPE_CHECKING:
+    from luthier.chat import ChatFormat
+    from luthier.examples.example import Example
+
+SYSTEM = (
+    "You triage support mail of a shop for home goods. Reply with one line of JSON: category, urgency, "
+    "product, order, refund."
+)
+W2A_LENGTH = 105
+W2B_SHARED, W2B_LENGTH = 350, 410
+
+Messages = list[dict[str, str]]
+
+
+def system_prompt_rows(chat: ChatFormat, count: int) -> list[Row]:
+    """W2a: the system prompt, one ticket, its answer."""
+    head: Messages = [{"role": "system", "content": SYSTEM}]
+    return nearest_length(_rows(chat, head, _tickets()), W2A_LENGTH, count)
+
+
+def few_shot_rows(chat: ChatFormat, count: int) -> list[Row]:
+    """W2b: the system prompt, answered tickets until the prompt is long enough, one ticket, its answer."""
+    tickets = _tickets()
+    head: Messages = [{"role": "system", "content": SYSTEM}]
+    shots = 0
+    while True:
+        shot = tickets[shots]
+        grown = [
+            *head,
+            {"role": "user", "content": shot.input},
+            {"role": "assistant", "content": shot.answer},
+        ]
+        if abs(len(chat.encode(grown)) - W2B_SHARED) > abs(len(chat.encode(head)) - W2B_SHARED):
+            break
+        head = grown
+        shots += 1
+    return nearest_length(_rows(chat, head, tickets[shots:]), W2B_LENGTH, count)
+
+
+def _tickets() -> list[Example]:
+    return list(read_examples(DATA).examples)
+
+
+def _rows(chat: ChatFormat, head: Messages, tickets: list[Example]) -> list[Row]:
+    sequences = [
+        chat.sequence([*head, {"role": "user", "content": ticket.input}], ticket.answer) for ticket in tickets
+    ]
+    return [Row(sequence.ids, sequence.weights) for sequence in sequences]
+
+
+WORKLOADS = {
+    "w2a": SftWorkload(
+        "w2a",
+        "SFT behind a system prompt: about 45 of about 105 tokens are shared",
+        Goal(speed=3.5),
+        system_prompt_rows,
+    ),
+    "w2b": SftWorkload(
+        "w2b",
+        "SFT behind a few-shot prompt: about 350 of about 410 tokens are shared",
+        Goal(speed=8.0, memory=0.3),
+        few_shot_rows,
+    ),
+}

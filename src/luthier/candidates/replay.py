@@ -1,0 +1,114 @@
+"""Replay: some of what the base model would say anyway is trained along, so that it is not unlearned.
+
+Everyday requests (none of them a probe's) answered by the base model itself, sampled at temperature
+1, take a share of the training tokens. Self-generated replay is the cheapest known remedy for
+forgetting (arXiv 2602.20162, 2605.26097); ours has no KL term.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from luthier.chat import ChatFormat, TrainingSequence
+from luthier.forest.logprobs import Model
+from luthier.generate import generate
+from luthier.methods.method import Item
+from luthier.models.kept import kept
+from luthier.progress import Advance
+
+TOKENS = 64
+ROUNDS = 4  # different samples of the same request, at most
+REQUESTS = (
+    "How do I get better at cooking vegetables?",
+    "What is photosynthesis, in simple words?",
+    "Write a birthday greeting for a colleague.",
+    "What are good board games for four people?",
+    "How can I save electricity at home?",
+    "Tell me something interesting about octopuses.",
+    "What is the capital of Australia and what is it known for?",
+    "Give me an idea for a rainy Sunday.",
+    "Why do cats purr?",
+    "How do vaccines work?",
+    "Write a haiku about autumn.",
+    "What should I look at when I buy a used car?",
+    "Explain what an algorithm is to a child.",
+    "How do I introduce myself in a job interview?",
+    "What is the difference between weather and climate?",
+    "Suggest a name for a small bakery.",
+    "How do I sew on a button?",
+    "Who wrote Don Quixote and what is it about?",
+    "What are the planets of the solar system?",
+    "How can I calm down before a talk?",
+    "Write a short apology for being late.",
+    "What makes a good photograph?",
+    "How do birds find their way when they migrate?",
+    "What is the Pythagorean theorem used for?",
+    "Describe your ideal breakfast.",
+    "How do I look after a cactus?",
+    "Why is exercise good for the mind?",
+    "What is a metaphor? Give an example.",
+    "How does a refrigerator keep things cold?",
+    "Plan a simple day trip to the coast.",
+    "What is the role of a judge in court?",
+    "How do I politely say no to an invitation?",
+    "Tell a short joke that a child would like.",
+    "What causes earthquakes?",
+    "How do I make a paper plane?",
+    "What are the benefits of reading aloud?",
+    "Explain supply and demand.",
+    "How long should pasta boil?",
+    "Write the first lines of a mystery story.",
+    "What is the best way to learn new words in a language?",
+    "Why do leaves change colour?",
+    "How do I clean a cast iron pan?",
+    "What did people use before clocks?",
+    "Name three inventions that changed daily life.",
+    "How can I be a better listener?",
+    "What does a heart do?",
+    "Describe a forest at night.",
+    "How do I keep a balanced budget?",
+)
+
+
+def base_replay(
+    model: Model, chat: ChatFormat, identity: str, *, tokens: int, advance: Advance
+) -> list[Item]:
+    """Training items of about `tokens` tokens from the base model's own answers, written once per model."""
+    items: list[Item] = []
+    for round_ in range(ROUNDS):
+        texts = _texts(model, chat, identity, round_, advance)
+        for number, text in enumerate(texts):
+            if sum(item.tokens for item in items) >= tokens:
+                return items
+            prompt, answer = text["prompt"], text["ids"]
+            weights = (0.0,) * len(prompt) + (1.0,) * len(answer)
+            sequence = TrainingSequence(tuple(prompt + answer), weights)
+            items.append(Item(f"replay of request {number + 1}", (sequence,)))
+    return items
+
+
+def _texts(
+    model: Model, chat: ChatFormat, identity: str, round_: int, advance: Advance
+) -> list[dict[str, Any]]:
+    prompts = [chat.prompt([{"role": "user", "content": request}]) for request in REQUESTS]
+
+    def write() -> list[dict[str, Any]]:
+        written = generate(
+            model,
+            prompts,
+            max_new_tokens=TOKENS,
+            stop_ids=chat.stop_ids,
+            temperature=1.0,
+            seed=1 + round_,
+            advance=advance,
+        )
+        ends = {True: [chat.terminator], False: []}
+        return [
+            {"prompt": prompt, "ids": [*text.ids, *ends[text.finished]]}
+            for prompt, text in zip(prompts, written, strict=True)
+            if text.ids
+        ]
+
+    inputs = {"model": identity, "prompts": prompts, "tokens": TOKENS, "round": round_, "version": 1}
+    texts: list[dict[str, Any]] = kept("replay", inputs, write)
+    return texts

@@ -1,0 +1,54 @@
+"""The user's files: hashed before they are read, and read once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from luthier.examples import Example, Loaded, read_examples
+from luthier.recipe import DataFiles
+from luthier.record import sha256_of
+
+
+class Sources:
+    """The files of a recipe's `data`.
+
+    Args:
+        data: by side, with absolute paths.
+    """
+
+    def __init__(self, data: DataFiles) -> None:
+        self._files = {side: file for side, file in data.model_dump().items() if file is not None}
+
+    @cached_property
+    def hashes(self) -> dict[str, str | None]:
+        """sha256 by side; None where there is no file to read."""
+        return {side: sha256_of(Path(file)) for side, file in self._files.items()}
+
+    @property
+    def examples(self) -> dict[str, tuple[Example, ...]]:
+        """Examples by side.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        return {side: loaded.examples for side, loaded in self._loaded.items()}
+
+    def provenance(self) -> list[dict[str, Any]]:
+        """`sources` of `data/manifest.json`."""
+        return [
+            {
+                "side": side,
+                "file": self._files[side],
+                "sha256": self.hashes[side],
+                "format": loaded.format,
+                "examples": len(loaded.examples),
+                "left_out": len(loaded.problems),
+            }
+            for side, loaded in self._loaded.items()
+        ]
+
+    @cached_property
+    def _loaded(self) -> dict[str, Loaded]:
+        return {side: read_examples(file) for side, file in self._files.items()}

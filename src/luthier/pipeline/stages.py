@@ -1,0 +1,262 @@
+"""The work of each stage: reads the run folder and the user's files, writes its outputs atomically."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luthier.errors import DataError
+from luthier.examples import Example, Split, split_examples
+from luthier.pipeline.models import Models
+from luthier.pipeline.sources import Sources
+from luthier.progress import Show
+from luthier.recipe import Recipe
+from luthier.record import Record, sha256_of, write_json, write_jsonl
+
+if TYPE_CHECKING:
+    from luthier.candidates import Answer
+    from luthier.methods import Item
+
+SIDES = ("train", "validation", "test")
+MEASURED = "answers/forgetting.json"  # raw, so that another margin needs no model
+
+
+def write_audit(record: Record, recipe: Recipe, sources: Sources, show: Show) -> None:
+    """`audit.json`."""
+    from luthier.audit import audit_examples
+    from luthier.models.load import load_tokenizer
+
+    given = sources.examples
+    tokenizer = load_tokenizer(recipe.model)
+    kinds: dict[str | None, Any] = {"label": "label", "json_schema": "json", "json_fields": "json"}
+    with show.task("checking examples", None):
+        audit = audit_examples(
+            given if len(given) > 1 else {"all": given["train"]},
+            system=recipe.system,
+            special_tokens=tokenizer.all_special_tokens,
+            answer_kind=None if recipe.grader is None else kinds.get(recipe.grader, "text"),
+            test_share=recipe.split.test,
+        )
+    write_json(record / "audit.json", audit.as_json())
+
+
+def write_split(record: Record, recipe: Recipe, sources: Sources) -> None:
+    """`data/`: the three sides and the manifest."""
+    from luthier.examples.duplicates import find_near_duplicates
+    from luthier.examples.wording import request_text
+
+    given = dict(sources.examples)
+    loose = given.pop("train")
+    clusters = find_near_duplicates([request_text(example) for example in loose])
+    split = split_examples(
+        loose,
+        validation=recipe.split.validation,
+        test=recipe.split.test,
+        seed=recipe.seed,
+        near_duplicates=[cluster.members for cluster in clusters],
+        given=given,  # type: ignore[arg-type]
+    )
+    for side, examples in split.sides().items():
+        write_jsonl(record / f"data/{side}.jsonl", (example.as_row() for example in examples))
+    how = "by hash of each group of near-duplicates, so that no group is on two sides"
+    manifest = {
+        "sources": sources.provenance(),
+        "sides": {
+            side: {"examples": len(examples), "sha256": sha256_of(record / f"data/{side}.jsonl")}
+            for side, examples in split.sides().items()
+        },
+        "method": how if not given else f"{', '.join(given)} as given; the rest {how}",
+        "near_duplicate_clusters": len(clusters),
+    }
+    write_json(record / "data/manifest.json", manifest)
+
+
+def read_split(record: Record) -> Split:
+    """The three sides as `write_split` left them.
+
+    Raises:
+        RecordError: they are not there.
+    """
+    sides = {
+        side: tuple(map(Example.from_row, record.read_jsonl(f"data/{side}.jsonl", needed_by="split")))
+        for side in SIDES
+    }
+    return Split(**sides)
+
+
+def write_answers(record: Record, recipe: Recipe, models: Models, show: Show, name: str) -> None:
+    """`answers/NAME.jsonl`: a candidate's answers to the test side, not graded yet."""
+    from luthier.candidates import answer_from_scratch
+
+    split = read_split(record)
+    if name == "scratch":
+        with show.task("scratch: training and answering", None):
+            answers = answer_from_scratch(split.test, split.train, seed=recipe.seed)
+    else:
+        answers = _ask(recipe, models, show, name, split)
+    write_jsonl(record / f"answers/{name}.jsonl", (answer.as_row() for answer in answers))
+
+
+def _ask(recipe: Recipe, models: Models, show: Show, name: str, split: Split) -> list[Answer]:
+    from luthier.candidates import ask, few_shot_messages, prompt_messages, retrieval_messages
+
+    model = models.tuned() if name == "tuned" else models.base().model
+    chat, system, shots = models.chat, recipe.system, recipe.shots
+    if name == "few_shot":
+        asked = few_shot_messages(split.test, split.train, chat, system, shots=shots, seed=recipe.seed)
+    elif name == "retrieval":
+        asked = retrieval_messages(split.test, split.train, chat, system, shots=shots)
+    else:
+        asked = {example.id: prompt_messages(example, chat, system) for example in split.test}
+    longest = max(len(chat.prompt(messages)) for messages in asked.values())
+    limit = models.context_limit()
+    new = recipe.max_new_tokens or models.longest_answer(split.train)
+    if limit is not None and longest + new > limit:
+        raise DataError(
+            f"candidate {name}: a prompt of {longest} tokens and an answer of up to {new} do not fit "
+            f"the model's {limit}",
+            fix="lower `shots`, shorten the examples, or choose a model with a longer context",
+        )
+    with show.task(f"{name}: answering", len(asked)) as advance:
+        return ask(model, chat, asked, max_new_tokens=new, advance=advance)
+
+
+def write_adapter(record: Record, recipe: Recipe, models: Models, show: Show, key: str) -> None:
+    """`adapter/` and `train/`. A checkpoint of the same `key` is gone on from."""
+    from luthier.methods import METHODS
+    from luthier.models import attach_adapter, save_adapter
+    from luthier.models.embedded import HUB_IDS
+    from luthier.stats import detectable_difference
+    from luthier.train import Progress, train
+    from luthier.train.batches import batches_per_epoch
+
+    split = read_split(record)
+    loaded = models.base()
+    method = METHODS[recipe.method]
+    items = method.items(split.train, models.chat, recipe.system)
+    held = method.items(split.validation, models.chat, recipe.system)
+    _refuse_too_long([*items, *held], models.context_limit())
+    replayed = _replay(recipe, models, show, items)
+    model = attach_adapter(loaded, recipe.adapter, seed=recipe.seed)
+    models.keep_tuned(model)
+    epochs = recipe.train.epochs
+    smallest = detectable_difference(len(split.test))
+    shown = "no difference" if smallest is None else f"a difference of about {100 * smallest:.0f} points"
+    show.note(f"{len(split.test)} held-out examples can show {shown} (80% power)")
+    tokens = sum(item.tokens for item in [*items, *replayed])
+    more = f" and {len(replayed)} answers of the base model" if replayed else ""
+    show.note(f"training on {len(items)} examples{more}: {tokens:,} tokens an epoch, {epochs} epochs")
+    items += replayed
+    with show.task("tuned: training", batches_per_epoch(items, recipe.train.batch_tokens) * epochs) as bar:
+        done = 0
+
+        def advance(progress: Progress) -> None:
+            nonlocal done
+            held_loss = progress.validation_loss
+            detail = f"loss {progress.loss:.3f}"
+            bar(
+                progress.step - done, detail if held_loss is None else f"{detail}, validation {held_loss:.3f}"
+            )
+            done = progress.step
+
+        summary = train(
+            model,
+            method,
+            items,
+            held,
+            recipe.train,
+            seed=recipe.seed,
+            folder=record / "train",
+            key=key,
+            show=advance,
+        )
+    base_name = HUB_IDS.get(recipe.model, recipe.model)
+    save_adapter(model, loaded.tokenizer, record / "adapter", base_name=base_name)
+    size = sum(f.stat().st_size for f in (record / "adapter").glob("adapter_model*"))
+    told = {
+        "method": recipe.method,
+        "adapter": recipe.adapter.model_dump(),
+        **summary,
+        "examples": len(items) - len(replayed),
+        "replayed": len(replayed),
+        "adapter_bytes": size,
+    }
+    write_json(record / "train/summary.json", told)
+
+
+def _replay(recipe: Recipe, models: Models, show: Show, items: Sequence[Item]) -> list[Item]:
+    """Answers of the base model that take `train.replay` of the training tokens."""
+    from luthier.candidates.replay import REQUESTS, base_replay
+
+    share = recipe.train.replay
+    if not share:
+        return []
+    tokens = int(sum(item.tokens for item in items) * share / (1 - share))
+    with show.task("replay: base model's own answers", len(REQUESTS)) as advance:
+        return base_replay(models.base().model, models.chat, models.identity, tokens=tokens, advance=advance)
+
+
+def _refuse_too_long(items: list[Any], limit: int | None) -> None:
+    for item in items:
+        length = max(len(sequence.ids) for sequence in item.sequences)
+        if limit is not None and length > limit:
+            raise DataError(
+                f"an example of {length} tokens does not fit the model's {limit}",
+                where=item.where,
+                fix="shorten or split it; Luthier never cuts examples silently",
+            )
+
+
+def write_scores(record: Record, recipe: Recipe) -> None:
+    """`predictions/` and `scores.json`."""
+    from luthier.evaluation import grade_answers, summarise
+    from luthier.grade import build_grader, choose_grader
+
+    split = read_split(record)
+    references = [example.answer for example in split.train]
+    schema = None if recipe.answer_schema is None else Path(recipe.answer_schema)
+    name = recipe.grader or choose_grader(references)
+    grader = build_grader(name, references, answer_schema=schema)
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for name in recipe.candidates:
+        tables[name] = grade_answers(record.read_jsonl(f"answers/{name}.jsonl"), split.test, grader)
+        write_jsonl(record / f"predictions/{name}.jsonl", tables[name])
+    write_json(record / "scores.json", summarise(tables, split.test, grader, seed=recipe.seed))
+
+
+def measure_forgetting(record: Record, recipe: Recipe, models: Models, show: Show) -> None:
+    """What base and tuned give each option of the public items, to `MEASURED`."""
+    from luthier.probes import base_forgetting, choice_items, option_logprobs
+
+    items = choice_items(recipe.probe_items)
+    options = sum(len(item.options) for item in items)
+    tuned = models.tuned()
+    with show.task("forgetting: base", options) as advance, tuned.disable_adapter():
+        base = base_forgetting(tuned, models.tokenizer, models.identity, items, advance)
+    with show.task("forgetting: tuned", options) as advance:
+        after = option_logprobs(tuned, models.tokenizer, items, advance)
+    write_json(record / MEASURED, {"base": base, "tuned": after})
+
+
+def write_forgetting(record: Record, recipe: Recipe) -> None:
+    """`probes/forgetting.json`, from what was measured."""
+    from luthier.probes import choice_items, report_forgetting
+
+    measured = record.read_json(MEASURED, needed_by="probe")
+    margin, items = recipe.gates.max_forgetting, choice_items(recipe.probe_items)
+    report = report_forgetting(items, measured["base"], measured["tuned"], margin=margin, seed=recipe.seed)
+    write_json(record / "probes/forgetting.json", report)
+
+
+def write_own_text(record: Record, recipe: Recipe, models: Models, show: Show) -> None:
+    """`probes/own_text.json`."""
+    from luthier.probes import base_own_text, own_text_nll, report_own_text
+    from luthier.probes.own_text import REQUESTS
+
+    tuned = models.tuned()
+    with show.task("own text: base", len(REQUESTS)) as advance, tuned.disable_adapter():
+        texts = base_own_text(tuned, models.chat, models.identity, advance)
+    with show.task("own text: tuned", len(texts)) as advance:
+        nll = own_text_nll(tuned, texts, advance)
+    write_json(record / "probes/own_text.json", report_own_text(models.chat, texts, nll, seed=recipe.seed))
