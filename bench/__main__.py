@@ -13,6 +13,7 @@ from bench.report import Conditions, write_report
 from bench.sft import PeerSettings, compare_sft
 
 MODEL = "smollm2-135m"
+MODEL_NAME = "SmolLM2-135M-Instruct"
 
 
 def main() -> int:
@@ -51,9 +52,13 @@ def main() -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     command = "python -m bench " + " ".join([*names, "--pairs", str(given.pairs)])
-    command += f" --threads {given.threads}" * (given.threads != 2) + f" --peer {given.peer}" * bool(given.peer)
+    command += f" --threads {given.threads}" * (given.threads != 2) + f" --peer {given.peer}" * bool(
+        given.peer
+    )
+    command += " --model FOLDER" if given.model != MODEL else ""
+    shown = MODEL_NAME if given.model == MODEL else "A model from a folder"
     minutes = (time.perf_counter() - began) / 60
-    text = write_report(results, Conditions(command, given.pairs, given.threads, minutes))
+    text = write_report(results, Conditions(command, shown, given.pairs, given.threads, minutes))
     if given.out is not None:
         given.out.write_text(text, encoding="utf-8")
     else:

@@ -34,7 +34,8 @@ class Worker:
 
     def __init__(self, module: str, job: Mapping[str, Any], *, threads: int) -> None:
         self.module = module
-        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        # a file, not a pipe: nobody reads a pipe while the worker is at work, and it would fill up
+        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"bench.workers.{module}"],
             stdin=subprocess.PIPE,

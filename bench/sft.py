@@ -53,7 +53,7 @@ class SftResult:
 
     workload: SftWorkload
     settings: PeerSettings
-    probes: Mapping[str, str]
+    probes: Mapping[str, tuple[str, str]]
     model: Model
     work: tuple[Work, ...]
     luthier: Side
@@ -112,12 +112,13 @@ def compare_sft(
         job = {"folder": folder, "model": model, "workload": workload.name, "steps": WARM + pairs}
         with Worker("prepare", job, threads=threads) as worker:
             prepared = worker.answer()
-        tell(
-            f"gate: loss {prepared['loss_error']:.1e}, gradient {prepared['gradient_error']:.1e} (at most {GATE:g})"
-        )
-        if not max(prepared["loss_error"], prepared["gradient_error"]) <= GATE:
-            raise BenchError(f"{workload.name}: the forest is further than {GATE:g} from the naive computation")
-        probes: dict[str, str] = {}
+        found = ", ".join(f"{part} {prepared[f'{part}_error']:.1e}" for part in ("loss", "gradient"))
+        tell(f"gate: {found} (at most {GATE:g})")
+        if not all(prepared[name] <= GATE for name in ("loss_error", "gradient_error")):
+            raise BenchError(
+                f"{workload.name}: the forest is further than {GATE:g} from the naive computation"
+            )
+        probes: dict[str, tuple[str, str]] = {}
         if settings is None:
             settings = _fastest(job, probes, threads=threads, tell=tell)
         luthier, peer, rates = _time(job, settings, pairs=pairs, threads=threads, tell=tell)
@@ -144,18 +145,16 @@ def compare_sft(
 
 
 def _fastest(
-    job: Mapping[str, Any], probes: dict[str, str], *, threads: int, tell: Callable[[str], None]
+    job: Mapping[str, Any], probes: dict[str, tuple[str, str]], *, threads: int, tell: Callable[[str], None]
 ) -> PeerSettings:
     """Try the peer's settings on the plan's first steps; then compilation on the fastest."""
     tried: dict[PeerSettings, float] = {}
     candidates = [PeerSettings(size) for size in (8, 4, 2, 1)] + [PeerSettings(padding_free=True)]
     for settings in candidates:
-        _probe(settings, job, tried, probes, warm=1, threads=threads)
-        tell(f"peer, {settings.name}: {probes[settings.name]}")
+        _probe(settings, job, tried, probes, warm=1, threads=threads, tell=tell)
     best = min(tried, key=tried.__getitem__)
     compiled = PeerSettings(best.micro_batch, best.padding_free, compile=True)
-    _probe(compiled, job, tried, probes, warm=WARM, threads=threads)
-    tell(f"peer, {compiled.name}: {probes[compiled.name]}")
+    _probe(compiled, job, tried, probes, warm=WARM, threads=threads, tell=tell)
     return min(tried, key=tried.__getitem__)
 
 
@@ -163,22 +162,29 @@ def _probe(
     settings: PeerSettings,
     job: Mapping[str, Any],
     tried: dict[PeerSettings, float],
-    probes: dict[str, str],
+    probes: dict[str, tuple[str, str]],
     *,
     warm: int,
     threads: int,
+    tell: Callable[[str], None],
 ) -> None:
     steps = min(job["steps"], warm + PROBE_STEPS)
     try:
         with Worker("trl_sft", {**job, "settings": asdict(settings)}, threads=threads) as worker:
             worker.answer()
-            seconds = [float(worker.go()["seconds"]) for _ in range(steps)][warm:]
+            reports = [worker.go() for _ in range(steps)]
     except BenchError as error:
         # a setting that the peer does not offer on this machine is not a failure of the measurement
-        probes[settings.name] = f"does not run here ({str(error).splitlines()[-1][:120]})"
+        tell(str(error))
+        # only the kind of error: its message may name folders of this machine
+        kind = str(error).splitlines()[-1].partition(":")[0].rpartition(".")[2]
+        shown = kind if kind.isidentifier() else "no answer"
+        probes[settings.name] = (f"does not run here ({shown})", "-")
         return
-    tried[settings] = Spread.of(seconds).median
-    probes[settings.name] = f"{tried[settings]:.2f} s"
+    tried[settings] = Spread.of([report["seconds"] for report in reports[warm:]]).median
+    memory = max(report["peak_bytes"] for report in reports)
+    probes[settings.name] = (f"{tried[settings]:.2f} s", f"{memory / 1e9:.2f} GB")
+    tell(f"peer, {settings.name}: {', '.join(probes[settings.name])}")
 
 
 def _time(
@@ -200,7 +206,7 @@ def _time(
     rates += _sgemm_rates(pairs, threads)
     distances = [abs(a["loss"] - b["loss"]) for a, b in zip(*reports, strict=True)]
     tell(f"losses: at most {max(distances):.1e} apart (at most {LOSS_GATE:g})")
-    if not max(distances) <= LOSS_GATE:
+    if not all(distance <= LOSS_GATE for distance in distances):
         raise BenchError(f"{job['workload']}: the losses of the two sides are {distances} apart")
     own_side, other_side = (_side(*pair) for pair in zip(reports, loaded, strict=True))
     return own_side, other_side, rates

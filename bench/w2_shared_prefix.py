@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from luthier.demo import DATA
-from luthier.examples.read import read_examples
-
 from bench.plan import Row, nearest_length
 from bench.workload import Goal, SftWorkload
+from luthier.demo import DATA
+from luthier.examples.read import read_examples
 
 if TYPE_CHECKING:
     from luthier.chat import ChatFormat
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 SYSTEM = (
     "You triage support mail of a shop for home goods. Reply with one line of JSON: category, urgency, "
-    "product, order, refund."
+    "product or null, order or null, refund (true or false)."
 )
 W2A_LENGTH = 105
 W2B_SHARED, W2B_LENGTH = 350, 410

@@ -20,7 +20,7 @@ from luthier.cli.main import app
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src/luthier"
 FILES = sorted(SOURCE.rglob("*.py"))
-HEAVY = ("torch", "transformers", "peft", "sklearn", "scipy", "numpy", "pydantic", "yaml", "jinja2")
+HEAVY = ("torch", "transformers", "peft", "sklearn", "scipy", "numpy", "jinja2")
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
 
 

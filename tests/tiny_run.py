@@ -13,6 +13,7 @@ from chat_tokenizers import byte_level
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from luthier.probes.suites import ChoiceItem
+from luthier.record import sha256_of
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -99,3 +100,38 @@ def choice_items(count: int) -> list[ChoiceItem]:
         ChoiceItem(("physics", "household")[i % 2], "made up", f"{i}: {question}", options, right)
         for i, (question, options, right) in ((i, facts[i % len(facts)]) for i in range(count))
     ]
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """What a run found, without the times and places that differ between two runs of the same recipe."""
+
+    def read(name: str) -> Any:
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+
+    def rows(name: str) -> list[dict[str, Any]]:
+        lines = (folder / name).read_text(encoding="utf-8").splitlines()
+        return [without_times(json.loads(line)) for line in lines]
+
+    verdict = read("verdict.json")
+    return {
+        "adapter": sha256_of(folder / "adapter/adapter_model.safetensors"),
+        "steps": rows("train/metrics.jsonl"),
+        "predictions": {path.stem: rows(f"predictions/{path.name}") for path in predictions(folder)},
+        "scores": without_times(read("scores.json")),
+        "probes": {path.stem: read(f"probes/{path.name}") for path in sorted((folder / "probes").iterdir())},
+        "gates": [without_times(gate) for gate in verdict["gates"]],
+        "decision": (verdict["decision"], verdict["recommended"]),
+        "data": {side: sha256_of(folder / f"data/{side}.jsonl") for side in SIDES},
+    }
+
+
+def predictions(folder: Path) -> list[Path]:
+    """The predictions of every candidate, by name."""
+    return sorted((folder / "predictions").glob("*.jsonl"))
+
+
+def without_times(value: Any) -> Any:
+    """A JSON value without what depends on the clock or on the process."""
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if k not in ("seconds", "memory_bytes")}
+    return [without_times(item) for item in value] if isinstance(value, list) else value

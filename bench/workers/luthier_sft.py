@@ -6,14 +6,14 @@ import math
 from pathlib import Path
 
 import torch
-from luthier.methods import SFT
-from luthier.models import attach_adapter, load_model
-from luthier.recipe import Adapter, Train
-from luthier.train import Progress, loop, train
 
 from bench.plan import ALPHA, RANK, Plan
 from bench.protocol import Line, Steps
 from bench.workers.prepare import items_of
+from luthier.methods import SFT
+from luthier.models import attach_adapter, load_model
+from luthier.recipe import Adapter, Train
+from luthier.train import Progress, loop, train
 
 
 def main() -> None:

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
-from luthier.models import load_model
+from datasets import Dataset  # type: ignore[import-untyped]
 from peft import PeftModel
 from transformers import TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from bench.plan import BATCH, Plan
 from bench.protocol import Line, Steps
+from luthier.models import load_model
 
 
-class Recording(SFTTrainer):  # type: ignore[misc]
+class Recording(SFTTrainer):
     """SFTTrainer that notes the loss it computes and the tokens it executes."""
 
     losses: list[float]
@@ -25,12 +25,12 @@ class Recording(SFTTrainer):  # type: ignore[misc]
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """TRL's loss, noted: a sum over micro-batches is the loss of the step."""
         self.executed += inputs["input_ids"].numel()
-        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        loss = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[no-untyped-call]
         self.losses.append(loss.item())
         return loss
 
 
-class Turns(TrainerCallback):  # type: ignore[misc]
+class Turns(TrainerCallback):
     """Blocks the trainer at the end of every step."""
 
     def __init__(self, steps: Steps) -> None:
@@ -111,7 +111,7 @@ def _dataset(plan: Plan) -> Dataset:
 
 def _optimizer(
     model: PeftModel, plan: Plan
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     """The trainer's own default (fused AdamW, these betas, no decay) with the plan's rates."""
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, fused=True)

@@ -1,15 +1,15 @@
 """Luthier: from a file of examples to a decision about fine-tuning.
 
-    import luthier
+import luthier
 
-    run = luthier.Run(luthier.load_recipe("tickets.yaml"), "runs/tickets")
-    run.check()
-    run.split()
-    run.train()
-    run.evaluate()
-    run.probe()
-    print(run.verdict()["headline"])
-    run.card()
+run = luthier.Run(luthier.load_recipe("tickets.yaml"), "runs/tickets")
+run.check()
+run.split()
+run.train()
+run.evaluate()
+run.probe()
+print(run.verdict()["headline"])
+run.card()
 """
 
 from typing import TYPE_CHECKING, Any

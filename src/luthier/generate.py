@@ -50,7 +50,7 @@ def generate(
     stop_ids: frozenset[int],
     temperature: float = 0.0,
     seed: int = 0,
-    batch_size: int = 32,
+    batch_size: int = 64,
     advance: Callable[[int], None] = lambda finished: None,
 ) -> list[Generated]:
     """Continue every prompt, greedily at temperature 0, else by sampling.

@@ -124,6 +124,11 @@ class Gates(_Section):
 
     min_gain: float = Field(0.02, ge=0, le=1, description="Gain over the best alternative, in score.")
     max_forgetting: float = Field(0.02, gt=0, le=1, description="Largest loss on public items, in score.")
+    max_drift: float = Field(
+        0.69,
+        gt=0,
+        description="Largest rise of the loss on the base's own text, in nats per token (0.69: perplexity doubles).",
+    )
     max_cost_ratio: float | None = Field(
         None,
         gt=0,

@@ -67,6 +67,22 @@ REQUESTS = (
     "What does a heart do?",
     "Describe a forest at night.",
     "How do I keep a balanced budget?",
+    "What is a good first pet for a family?",
+    "How does a rainbow form?",
+    "Write a two-line description of a cosy cafe.",
+    "What should I do when I cannot fall asleep?",
+    "Explain the offside rule in football.",
+    "How do I choose a ripe melon?",
+    "What is the purpose of a constitution?",
+    "Give me a slogan for a bicycle shop.",
+    "Why do we yawn?",
+    "How do I start a small vegetable garden?",
+    "Who was Leonardo da Vinci?",
+    "What is the difference between a virus and a bacterium?",
+    "Suggest three questions for a first meeting with a mentor.",
+    "How do I back up my photos?",
+    "Describe the taste of an orange.",
+    "What happens during a solar eclipse?",
 )
 
 

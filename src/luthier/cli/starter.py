@@ -82,6 +82,7 @@ split: {{validation: 0.1, test: 0.3}}   # near-duplicates stay on one side
 gates:
   min_gain: 0.02               # ship needs this gain over the best alternative, and significance
   max_forgetting: 0.02         # and no larger loss than this on public test items
+  max_drift: 0.69              # nats per token on the base model's own text (0.69: its perplexity doubles)
 seed: 0
 """
 

@@ -261,6 +261,7 @@ class Run:
         inputs = {
             "model": self.models.identity,
             "adapter": self.record.output_hash("train"),
+            "margin": self.recipe.gates.max_drift,
             **self._asked("seed"),
         }
         work = partial(stages.write_own_text, self.record, self.recipe, self.models, self.show)

@@ -259,4 +259,6 @@ def write_own_text(record: Record, recipe: Recipe, models: Models, show: Show) -
         texts = base_own_text(tuned, models.chat, models.identity, advance)
     with show.task("own text: tuned", len(texts)) as advance:
         nll = own_text_nll(tuned, texts, advance)
-    write_json(record / "probes/own_text.json", report_own_text(models.chat, texts, nll, seed=recipe.seed))
+    margin = recipe.gates.max_drift
+    report = report_own_text(models.chat, texts, nll, margin=margin, seed=recipe.seed)
+    write_json(record / "probes/own_text.json", report)

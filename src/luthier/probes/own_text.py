@@ -7,7 +7,6 @@ KL(base || tuned) on general prompts, which predicts forgetting (arXiv 2509.0425
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +21,6 @@ from luthier.probes.finding import judge_loss
 from luthier.progress import Advance
 from luthier.stats import compare
 
-MARGIN = math.log(1.1)  # nats per token: the base's own text may become a tenth more perplexing
 TOKENS = 48
 SHOWN = 3
 REQUESTS = (
@@ -95,12 +93,14 @@ def own_text_nll(model: Model, texts: Texts, advance: Advance | None = None) -> 
     return [-float(values.mean()) for values in score(model, sequences, needed=needed, advance=advance)]
 
 
-def report_own_text(chat: ChatFormat, texts: Texts, tuned: Sequence[float], *, seed: int) -> dict[str, Any]:
+def report_own_text(
+    chat: ChatFormat, texts: Texts, tuned: Sequence[float], *, margin: float, seed: int
+) -> dict[str, Any]:
     """The content of `probes/own_text.json`; base and tuned are losses, so higher is worse."""
     base = [text["nll"] for text in texts]
     comparison = compare(tuned, base, seed=seed)
     one_sided = compare(tuned, base, seed=seed, confidence=0.90)
-    finding = judge_loss(comparison.difference, one_sided.low, one_sided.high, MARGIN)
+    finding = judge_loss(comparison.difference, one_sided.low, one_sided.high, margin)
     rise = np.array(tuned) - np.array(base)
     return {
         "probe": "own_text",
@@ -114,9 +114,9 @@ def report_own_text(chat: ChatFormat, texts: Texts, tuned: Sequence[float], *, s
         "one_sided_high": one_sided.high,
         "p": comparison.p,
         "flips": None,
-        "margin": MARGIN,
+        "margin": margin,
         "finding": finding,
-        "reason": _reason(finding, one_sided.high),
+        "reason": _reason(finding, one_sided.high, margin),
         "examples": [
             {"text": chat.decode(texts[i]["ids"]), "base": base[i], "tuned": float(tuned[i])}
             for i in np.argsort(-rise)[:SHOWN]
@@ -124,13 +124,14 @@ def report_own_text(chat: ChatFormat, texts: Texts, tuned: Sequence[float], *, s
     }
 
 
-def _reason(finding: str, high: float | None) -> str:
+def _reason(finding: str, high: float | None, margin: float) -> str:
     if high is None:
         return "the difference is undefined"
-    bound = f"its perplexity rises by at most {math.expm1(max(0.0, high)):.1%} (one-sided 95%)"
-    margin = f"{math.expm1(MARGIN):.0%}"
+    bound = (
+        f"the base's own text becomes at most {max(0.0, high):.2f} nats per token less likely (one-sided 95%)"
+    )
     return {
-        "within_margin": f"{bound}, inside the margin of {margin}",
-        "worse": f"its perplexity rises by {margin} or more",
-        "not_powered": f"{bound}: too few texts to rule out a rise of {margin}",
+        "within_margin": f"{bound}, inside the margin of {margin:.2f}",
+        "worse": f"the rise on the base's own text is real and not inside the margin of {margin:.2f} nats per token",
+        "not_powered": f"{bound}: too few texts to rule out a rise of {margin:.2f}",
     }.get(finding, "the probe failed")
