@@ -67,14 +67,14 @@ def _machine(conditions: Conditions, results: Sequence[SftResult]) -> str:
     rates = Spread.of([rate / 1e9 for result in results for rate in result.rates])
     return "\n".join(
         [
-            f"- {facts['processor']}, {facts['cores']} cores visible, threads per side: {conditions.threads}, "
-            f"{facts['system']}",
+            f"- {facts['processor']}, {facts['cores']} cores visible, {facts['system']}; "
+            f"threads per side: {conditions.threads}",
             f"- Python {facts['python']}; {packages}",
             f"- SGEMM (2048 x 2048, fp32, same threads, same run): {rates.show(0)} GFLOP/s",
             f"- load average before each workload: {', '.join(f'{result.load:.1f}' for result in results)} "
             "(other programs running at the same time make every absolute figure worthless)",
-            f"- {conditions.model} in fp32; LoRA of rank {RANK}, alpha {ALPHA}, dropout 0, on all linear layers "
-            f"of the blocks; AdamW; batches of {BATCH} sequences",
+            f"- {conditions.model} in fp32; LoRA of rank {RANK}, alpha {ALPHA}, dropout 0, on all linear "
+            f"layers of the blocks; AdamW; batches of {BATCH} sequences",
         ]
     )
 
@@ -110,10 +110,10 @@ def _section(result: SftResult) -> str:
         f"Highest learning rate {result.peak_rate:.2e}.",
     ]
     if result.probes:
-        rows = [[name, value] for name, value in result.probes.items()]
+        rows = [[name, seconds, memory] for name, (seconds, memory) in result.probes.items()]
         lines += [
             "What TRL was tried with, alone; the fastest was taken:",
-            _table(["setting", "per step"], rows),
+            _table(["setting", "per step", "peak memory"], rows),
         ]
     else:
         lines += ["TRL's settings were given on the command line, not probed."]

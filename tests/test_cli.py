@@ -114,7 +114,7 @@ def test_the_steps_one_by_one(luthier_: Luthier, home: Path, tmp_path: Path) -> 
     assert [line.split()[0] for line in split.stdout.splitlines()] == ["train", "validation", "test"]
     trained = luthier_("train", recipe, "--out", out)
     assert "best at step" in trained.stdout
-    assert "held-out examples can show a difference of about" in trained.stdout  # before training starts
+    assert "held-out examples can show" in trained.stdout  # before training starts
     scored = luthier_("evaluate", out)
     assert "tuned is better by" in scored.stdout
     probed = luthier_("probe", out)

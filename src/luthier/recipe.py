@@ -127,7 +127,7 @@ class Gates(_Section):
     max_drift: float = Field(
         0.69,
         gt=0,
-        description="Largest rise of the loss on the base's own text, in nats per token (0.69: perplexity doubles).",
+        description="Largest rise of loss on the base's own text, nats per token (0.69 doubles perplexity).",
     )
     max_cost_ratio: float | None = Field(
         None,

@@ -156,16 +156,19 @@ def _conclude(scores: Mapping[str, Any], checks: Sequence[Gate]) -> dict[str, An
     alternative = _best_alternative(scores)
     if "tuned" not in scores["candidates"]:
         decision, recommended = "inconclusive", alternative
-        headline = f"nothing was tuned; of what was measured, use {_named(alternative)}"
+        headline = f"Nothing was tuned; of what was measured, use {_named(alternative)}."
     elif failed:
         decision, recommended = "do_not_ship", alternative
-        headline = f"do not ship tuned: use {_named(alternative)}"
+        names = " and ".join(gate.name.replace("_", " ") for gate in failed)
+        headline = f"Use {_named(alternative)}: tuned fails on {names}."
     elif open_:
         decision, recommended = "inconclusive", alternative
-        headline = f"not decided yet; until then use {_named(alternative)}"
+        names = " and ".join(gate.name.replace("_", " ") for gate in open_)
+        headline = f"Not decided on {names}; until then use {_named(alternative)}."
     else:
         decision, recommended = "ship", "tuned"
-        headline = "ship tuned: " + next(gate.reason for gate in checks if gate.name == "gain")
+        best = min(_against_tuned(scores), key=lambda pair: pair["difference"])
+        headline = f"Tuning gains {best['difference']:.1%} over {best['b']}, its best alternative."
     reasons = [gate.reason for gate in (*failed, *open_)] or [gate.reason for gate in checks]
     return {
         "decision": decision,

@@ -92,6 +92,7 @@ def model_identity(name: str) -> str:
     if folder.is_dir():
         files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
         return digest([[p.name, p.stat().st_size, _sample_hash(p)] for p in files])
+    _source(name)  # a folder that is not there is told as such, not as a hub id that is malformed
     with quiet_transformers(), _explained(name):
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     return digest(["hub", name, getattr(config, "_commit_hash", None)])

@@ -132,6 +132,6 @@ def _reason(finding: str, high: float | None, margin: float) -> str:
     )
     return {
         "within_margin": f"{bound}, inside the margin of {margin:.2f}",
-        "worse": f"the rise on the base's own text is real and not inside the margin of {margin:.2f} nats per token",
+        "worse": f"the base's own text became less likely by {margin:.2f} nats per token or more",
         "not_powered": f"{bound}: too few texts to rule out a rise of {margin:.2f}",
     }.get(finding, "the probe failed")
