@@ -33,6 +33,7 @@ STAGES = {
     "grade",
     "measure-forgetting",
     "probe-forgetting",
+    "measure-own_text",
     "probe-own_text",
 }
 # Every file of a run folder that another program may read, with fields it may rely on.
@@ -193,18 +194,13 @@ def test_a_second_run_computes_nothing(home: Path, finished: Path, monkeypatch: 
     assert written <= {".lock", "verdict.json", "card.md", "report.html"}
 
 
+PROBES = {f"{work}-{probe}" for work in ("measure", "probe") for probe in ("forgetting", "own_text")}
 ANSWERS = {f"answer-{name}" for name in ("prompt", "few_shot", "retrieval", "tuned")}
-AFTER_TRAINING = {
-    "answer-tuned",
-    "grade",
-    "measure-forgetting",
-    "probe-forgetting",
-    "probe-own_text",
-}
+AFTER_TRAINING = {"answer-tuned", "grade"} | PROBES
 CHANGES = [
     ({"name": "other"}, set()),
     ({"gates": {"min_gain": 0.5}}, set()),
-    ({"gates": {"max_forgetting": 0.5}}, {"probe-forgetting"}),
+    ({"gates": {"max_forgetting": 0.5, "max_drift": 0.1}}, {"probe-forgetting", "probe-own_text"}),
     ({"shots": 3}, {"answer-few_shot", "answer-retrieval", "grade"}),
     ({"max_new_tokens": 3}, ANSWERS | {"grade"}),
     ({"probe_items": 9}, {"measure-forgetting", "probe-forgetting"}),
@@ -219,7 +215,7 @@ CHANGES = [
 def test_a_change_computes_only_what_depends_on_it(
     home: Path, finished: Path, changes: dict[str, Any], again: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if again <= {"probe-forgetting"}:
+    if again <= {"probe-forgetting", "probe-own_text"}:
         monkeypatch.setattr(luthier.models, "load_model", no_model)  # another gate needs no model
     before = memos(finished)
     open_run(home, finished, **changes).all()
@@ -295,13 +291,7 @@ def test_each_step_brings_what_it_needs(home: Path, tmp_path: Path, whole: Path)
     assert {*memos(run.record.path)} == {"split", "train"}
     assert summary["epochs"] == 6
     probes = run.probe()
-    assert {*memos(run.record.path)} == {
-        "split",
-        "train",
-        "measure-forgetting",
-        "probe-forgetting",
-        "probe-own_text",
-    }
+    assert {*memos(run.record.path)} == {"split", "train"} | PROBES
     with pytest.raises(RecordError, match="not in this run folder yet"):
         run.verdict()
     scores = run.evaluate()

@@ -17,7 +17,8 @@ from luthier.record import Record
 from luthier.stats import examples_needed
 
 ALPHA = 0.05
-CONFIDENT = 0.9
+LEAKS = "leaks found"
+SUREST = 4  # the surest quarter of the answers is what nobody would check
 Outcome = Literal["better", "cheaper", "undecided", "failed"]
 CHEAPEST_FIRST = ("scratch", "prompt", "tuned", "few_shot", "retrieval")
 
@@ -33,6 +34,7 @@ class Gate:
     threshold: float | None
     passed: bool | None
     reason: str
+    unit: str | None = None
 
 
 def decide(record: Record, gates: Gates) -> dict[str, Any]:
@@ -144,10 +146,10 @@ def _sound_data(record: Record) -> Gate:
     leaks = [f for f in audit["findings"] if f["check"] == "leakage" and f["severity"] == "error"]
     broken = [entry["check"] for entry in audit.get("failed", [])]
     if leaks:
-        return Gate("data", len(leaks), None, None, 0, False, leaks[0]["message"])
+        return Gate("data", len(leaks), None, None, 0, False, leaks[0]["message"], LEAKS)
     if "leakage" in broken:
         return Gate("data", None, None, None, 0, None, "the check for leakage could not run")
-    return Gate("data", 0, None, None, 0, True, "no held-out example leaks into training")
+    return Gate("data", 0, None, None, 0, True, "no held-out example leaks into training", LEAKS)
 
 
 def _conclude(scores: Mapping[str, Any], checks: Sequence[Gate]) -> dict[str, Any]:
@@ -168,7 +170,9 @@ def _conclude(scores: Mapping[str, Any], checks: Sequence[Gate]) -> dict[str, An
     else:
         decision, recommended = "ship", "tuned"
         best = min(_against_tuned(scores), key=lambda pair: pair["difference"])
-        headline = f"Tuning gains {best['difference']:.1%} over {best['b']}, its best alternative."
+        gains = f"Tuning gains {best['difference']:.1%} over {best['b']}, its best alternative."
+        cheaper = f"Tuned is no worse than {best['b']}, its best alternative, and cheaper."
+        headline = gains if _is_significant(best) else cheaper
     reasons = [gate.reason for gate in (*failed, *open_)] or [gate.reason for gate in checks]
     return {
         "decision": decision,
@@ -213,22 +217,22 @@ def _advice(
 
 
 def _confident_and_wrong(record: Record, candidate: str | None) -> dict[str, Any] | None:
-    """Among the recommended candidate's answers of at least 90% confidence: how many are not right."""
+    """Of the quarter of its answers that the recommended candidate was surest of: how many are wrong."""
     if candidate is None:
         return None
     rows = record.read_jsonl(f"predictions/{candidate}.jsonl", needed_by="evaluate")
-    sure = [
-        r
-        for r in rows
-        if r["confidence"] is not None and r["score"] is not None and r["confidence"] >= CONFIDENT
-    ]
+    rated = [row for row in rows if row["confidence"] is not None and row["score"] is not None]
+    if not rated:
+        return None
+    threshold = sorted((row["confidence"] for row in rated), reverse=True)[max(0, len(rated) // SUREST - 1)]
+    sure = [row for row in rated if row["confidence"] >= threshold]
     wrong = sum(row["score"] < 1.0 for row in sure)
     return {
         "candidate": candidate,
-        "threshold": CONFIDENT,
-        "n": len(sure),
-        "wrong": wrong,
-        "share": wrong / len(sure) if sure else None,
+        "threshold": threshold,
+        "n": wrong,
+        "of": len(sure),
+        "share": wrong / len(sure),
     }
 
 

@@ -82,6 +82,7 @@ def read_confidence(
     return Confidence(
         candidate=name,
         n=n,
+        of=None if finite(verdict.get("of")) is None else int(verdict["of"]),
         share=finite(verdict.get("share")),
         threshold=threshold,
         points=points[::stride],

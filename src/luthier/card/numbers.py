@@ -90,6 +90,8 @@ def _shape(unit: str) -> tuple[int, int, bool]:
         return 100, 1, False
     if unit == "points":
         return 100, 1, True
+    if unit == "leaks found":
+        return 1, 0, False
     if unit == "ratio":
         return 1, 2, False
     return 1, 3, unit.startswith("difference in ")

@@ -107,8 +107,11 @@ def _confidence(view: View) -> list[str]:
         return [f"{numbers.count(found.n, 'answer')} of {found.candidate} counted as confident and wrong."]
     share = f" ({numbers.percent(found.share)})" if found.share is not None else ""
     above = f"with a confidence of at least {numbers.percent(found.threshold)}"
+    wrong = numbers.count(found.n, "wrong answer")
+    many = f"{wrong} of {found.candidate} came"
+    among = f"{wrong} among the {found.of} answers of {found.candidate} that came"
     return [
-        f"{numbers.count(found.n, 'wrong answer')} of {found.candidate} came {above}{share}.",
+        f"{many if found.of is None else among} {above}{share}.",
         "Nothing in the answer itself warns of them.",
     ]
 

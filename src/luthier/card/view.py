@@ -276,10 +276,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Confidence:
-    """Confident and wrong: the verdict's count, and the answers themselves (worst first)."""
+    """Confident and wrong: `n` wrong `of` the confident, by the verdict, and the answers (worst first)."""
 
     candidate: str
     n: float | None
+    of: int | None
     share: float | None
     threshold: float | None
     points: Sequence[tuple[float, bool]]

@@ -242,30 +242,35 @@ class Run:
             self._note_environment()
 
     def _forgetting(self) -> None:
-        inputs = {
-            "model": self.models.identity,
-            "adapter": self.record.output_hash("train"),
-            **self._asked("probe_items"),
-        }
-        work = partial(stages.measure_forgetting, self.record, self.recipe, self.models, self.show)
-        self._stage("measure-forgetting", inputs, [stages.MEASURED], work, ["probes/forgetting.json"])
-        inputs = {
-            "measured": self.record.output_hash("measure-forgetting"),
-            "margin": self.recipe.gates.max_forgetting,
-            **self._asked("probe_items", "seed"),
-        }
-        work = partial(stages.write_forgetting, self.record, self.recipe)
-        self._stage("probe-forgetting", inputs, ["probes/forgetting.json"], work)
+        ask = partial(stages.measure_forgetting, self.record, self.recipe, self.models, self.show)
+        report = partial(stages.write_forgetting, self.record, self.recipe)
+        items = self._asked("probe_items")
+        self._probe("forgetting", ask, report, items, self.recipe.gates.max_forgetting)
 
     def _own_text(self) -> None:
+        ask = partial(stages.measure_own_text, self.record, self.models, self.show)
+        report = partial(stages.write_own_text, self.record, self.recipe)
+        self._probe("own_text", ask, report, {}, self.recipe.gates.max_drift)
+
+    def _probe(
+        self,
+        name: str,
+        ask: Callable[[], None],
+        report: Callable[[], None],
+        items: Mapping[str, Any],
+        margin: float,
+    ) -> None:
+        """Measuring needs the model, reporting does not: another margin is only reported again."""
         inputs = {
             "model": self.models.identity,
             "adapter": self.record.output_hash("train"),
-            "margin": self.recipe.gates.max_drift,
-            **self._asked("seed"),
+            **items,
         }
-        work = partial(stages.write_own_text, self.record, self.recipe, self.models, self.show)
-        self._stage("probe-own_text", inputs, ["probes/own_text.json"], work)
+        file = f"probes/{name}.json"
+        self._stage(f"measure-{name}", inputs, [stages.MEASURED[name]], ask, spoils=[file])
+        measured = self.record.output_hash(f"measure-{name}")
+        inputs = {"measured": measured, "margin": margin, **items, **self._asked("seed")}
+        self._stage(f"probe-{name}", inputs, [file], report)
 
     def _split_inputs(self) -> dict[str, Any]:
         return {"data": self.sources.hashes, **self._asked("seed", "split")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from luthier.methods import Item
 
 SIDES = ("train", "validation", "test")
-MEASURED = "answers/forgetting.json"  # raw, so that another margin needs no model
+# what the probes' reports are made of, raw, so that another margin needs no model
+MEASURED = {name: f"answers/{name}.json" for name in ("forgetting", "own_text")}
 
 
 def write_audit(record: Record, recipe: Recipe, sources: Sources, show: Show) -> None:
@@ -27,12 +28,11 @@ def write_audit(record: Record, recipe: Recipe, sources: Sources, show: Show) ->
     from luthier.audit import audit_examples
     from luthier.models.load import load_tokenizer
 
-    given = sources.examples
     tokenizer = load_tokenizer(recipe.model)
     kinds: dict[str | None, Any] = {"label": "label", "json_schema": "json", "json_fields": "json"}
     with show.task("checking examples", None):
         audit = audit_examples(
-            given if len(given) > 1 else {"all": given["train"]},
+            _sides_to_check(recipe, sources),
             system=recipe.system,
             special_tokens=tokenizer.all_special_tokens,
             answer_kind=None if recipe.grader is None else kinds.get(recipe.grader, "text"),
@@ -43,6 +43,25 @@ def write_audit(record: Record, recipe: Recipe, sources: Sources, show: Show) ->
 
 def write_split(record: Record, recipe: Recipe, sources: Sources) -> None:
     """`data/`: the three sides and the manifest."""
+    split, clusters = _divide(recipe, sources)
+    given = [side for side in sources.examples if side != "train"]
+    for side, examples in split.sides().items():
+        write_jsonl(record / f"data/{side}.jsonl", (example.as_row() for example in examples))
+    how = "by hash of each group of near-duplicates, so that no group is on two sides"
+    manifest = {
+        "sources": sources.provenance(),
+        "sides": {
+            side: {"examples": len(examples), "sha256": sha256_of(record / f"data/{side}.jsonl")}
+            for side, examples in split.sides().items()
+        },
+        "method": how if not given else f"{', '.join(given)} as given; the rest {how}",
+        "near_duplicate_clusters": clusters,
+    }
+    write_json(record / "data/manifest.json", manifest)
+
+
+def _divide(recipe: Recipe, sources: Sources) -> tuple[Split, int]:
+    """The split, and how many clusters of near-duplicates it kept whole."""
     from luthier.examples.duplicates import find_near_duplicates
     from luthier.examples.wording import request_text
 
@@ -57,19 +76,16 @@ def write_split(record: Record, recipe: Recipe, sources: Sources) -> None:
         near_duplicates=[cluster.members for cluster in clusters],
         given=given,  # type: ignore[arg-type]
     )
-    for side, examples in split.sides().items():
-        write_jsonl(record / f"data/{side}.jsonl", (example.as_row() for example in examples))
-    how = "by hash of each group of near-duplicates, so that no group is on two sides"
-    manifest = {
-        "sources": sources.provenance(),
-        "sides": {
-            side: {"examples": len(examples), "sha256": sha256_of(record / f"data/{side}.jsonl")}
-            for side, examples in split.sides().items()
-        },
-        "method": how if not given else f"{', '.join(given)} as given; the rest {how}",
-        "near_duplicate_clusters": len(clusters),
-    }
-    write_json(record / "data/manifest.json", manifest)
+    return split, len(clusters)
+
+
+def _sides_to_check(recipe: Recipe, sources: Sources) -> Mapping[str, Sequence[Example]]:
+    """The sides of the split, so that leakage between them is looked for; as given when it cannot be made."""
+    try:
+        return _divide(recipe, sources)[0].sides()
+    except DataError:
+        given = sources.examples
+        return given if len(given) > 1 else {"all": given["train"]}
 
 
 def read_split(record: Record) -> Split:
@@ -226,7 +242,7 @@ def write_scores(record: Record, recipe: Recipe) -> None:
 
 
 def measure_forgetting(record: Record, recipe: Recipe, models: Models, show: Show) -> None:
-    """What base and tuned give each option of the public items, to `MEASURED`."""
+    """What base and tuned give each option of the public items."""
     from luthier.probes import base_forgetting, choice_items, option_logprobs
 
     items = choice_items(recipe.probe_items)
@@ -236,22 +252,22 @@ def measure_forgetting(record: Record, recipe: Recipe, models: Models, show: Sho
         base = base_forgetting(tuned, models.tokenizer, models.identity, items, advance)
     with show.task("forgetting: tuned", options) as advance:
         after = option_logprobs(tuned, models.tokenizer, items, advance)
-    write_json(record / MEASURED, {"base": base, "tuned": after})
+    write_json(record / MEASURED["forgetting"], {"base": base, "tuned": after})
 
 
 def write_forgetting(record: Record, recipe: Recipe) -> None:
     """`probes/forgetting.json`, from what was measured."""
     from luthier.probes import choice_items, report_forgetting
 
-    measured = record.read_json(MEASURED, needed_by="probe")
+    measured = record.read_json(MEASURED["forgetting"], needed_by="probe")
     margin, items = recipe.gates.max_forgetting, choice_items(recipe.probe_items)
     report = report_forgetting(items, measured["base"], measured["tuned"], margin=margin, seed=recipe.seed)
     write_json(record / "probes/forgetting.json", report)
 
 
-def write_own_text(record: Record, recipe: Recipe, models: Models, show: Show) -> None:
-    """`probes/own_text.json`."""
-    from luthier.probes import base_own_text, own_text_nll, report_own_text
+def measure_own_text(record: Record, models: Models, show: Show) -> None:
+    """How surprised base and tuned are by the base model's own texts."""
+    from luthier.probes import base_own_text, own_text_nll
     from luthier.probes.own_text import REQUESTS
 
     tuned = models.tuned()
@@ -259,6 +275,14 @@ def write_own_text(record: Record, recipe: Recipe, models: Models, show: Show) -
         texts = base_own_text(tuned, models.chat, models.identity, advance)
     with show.task("own text: tuned", len(texts)) as advance:
         nll = own_text_nll(tuned, texts, advance)
+    write_json(record / MEASURED["own_text"], {"texts": texts, "tuned": nll})
+
+
+def write_own_text(record: Record, recipe: Recipe) -> None:
+    """`probes/own_text.json`, from what was measured."""
+    from luthier.probes import report_own_text
+
+    measured = record.read_json(MEASURED["own_text"], needed_by="probe")
     margin = recipe.gates.max_drift
-    report = report_own_text(models.chat, texts, nll, margin=margin, seed=recipe.seed)
+    report = report_own_text(measured["texts"], measured["tuned"], margin=margin, seed=recipe.seed)
     write_json(record / "probes/own_text.json", report)

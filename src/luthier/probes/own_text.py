@@ -57,7 +57,7 @@ def base_own_text(model: Model, chat: ChatFormat, identity: str, advance: Advanc
     """Texts of the base model with its own log-probabilities, written once per model.
 
     Returns:
-        Per request: `prompt` and `ids` (token ids) and `nll` (nats per token).
+        Per request: `prompt` and `ids` (token ids), `text`, and `nll` (nats per token).
     """
     prompts = [chat.prompt([{"role": "user", "content": request}]) for request in REQUESTS]
 
@@ -72,7 +72,7 @@ def base_own_text(model: Model, chat: ChatFormat, identity: str, advance: Advanc
             advance=advance,
         )
         texts: Texts = [
-            {"prompt": prompt, "ids": list(text.ids)}
+            {"prompt": prompt, "ids": list(text.ids), "text": chat.decode(text.ids)}
             for prompt, text in zip(prompts, written, strict=True)
             if text.ids
         ]
@@ -81,7 +81,7 @@ def base_own_text(model: Model, chat: ChatFormat, identity: str, advance: Advanc
         return texts
 
     texts: Texts = kept(
-        "own-text", {"model": identity, "prompts": prompts, "tokens": TOKENS, "version": 1}, write
+        "own-text", {"model": identity, "prompts": prompts, "tokens": TOKENS, "version": 2}, write
     )
     return texts
 
@@ -93,9 +93,7 @@ def own_text_nll(model: Model, texts: Texts, advance: Advance | None = None) -> 
     return [-float(values.mean()) for values in score(model, sequences, needed=needed, advance=advance)]
 
 
-def report_own_text(
-    chat: ChatFormat, texts: Texts, tuned: Sequence[float], *, margin: float, seed: int
-) -> dict[str, Any]:
+def report_own_text(texts: Texts, tuned: Sequence[float], *, margin: float, seed: int) -> dict[str, Any]:
     """The content of `probes/own_text.json`; base and tuned are losses, so higher is worse."""
     base = [text["nll"] for text in texts]
     comparison = compare(tuned, base, seed=seed)
@@ -106,8 +104,8 @@ def report_own_text(
         "probe": "own_text",
         "unit": "nats per token",
         "n": len(texts),
-        "base": float(np.mean(base)),
-        "tuned": float(np.mean(tuned)),
+        "base": float(np.mean(base)) if base else None,
+        "tuned": float(np.mean(tuned)) if base else None,
         "difference": comparison.difference,
         "low": comparison.low,
         "high": comparison.high,
@@ -118,7 +116,7 @@ def report_own_text(
         "finding": finding,
         "reason": _reason(finding, one_sided.high, margin),
         "examples": [
-            {"text": chat.decode(texts[i]["ids"]), "base": base[i], "tuned": float(tuned[i])}
+            {"text": texts[i]["text"], "base": base[i], "tuned": float(tuned[i])}
             for i in np.argsort(-rise)[:SHOWN]
         ],
     }
