@@ -1,11 +1,13 @@
 """W2: every sequence of a batch starts with the same prompt, as it does when one task is trained.
 
 The demo's support tickets, with the model's own chat template: W2a behind a short system prompt, W2b
-behind that and answered examples as earlier turns.
+behind that and answered examples as earlier turns. Four fields of the answers are kept, so that lengths
+are as announced, and stay so when the demo asks for more.
 """
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from bench.plan import Row, nearest_length
@@ -17,9 +19,10 @@ if TYPE_CHECKING:
     from luthier.chat import ChatFormat
     from luthier.examples.example import Example
 
+FIELDS = ("category", "urgency", "product", "order")
 SYSTEM = (
     "You triage support mail of a shop for home goods. Reply with one line of JSON: category, urgency, "
-    "product or null, order or null, refund (true or false)."
+    "product or null, order (five digits) or null."
 )
 W2A_LENGTH = 105
 W2B_SHARED, W2B_LENGTH = 350, 410
@@ -34,22 +37,23 @@ def system_prompt_rows(chat: ChatFormat, count: int) -> list[Row]:
 
 
 def few_shot_rows(chat: ChatFormat, count: int) -> list[Row]:
-    """W2b: the system prompt, answered tickets until the prompt is long enough, one ticket, its answer."""
+    """W2b: the system prompt, answered tickets as long as there is room, one ticket, its answer.
+
+    The last of the answered tickets is the one that brings the prompt nearest to its length.
+    """
     tickets = _tickets()
     head: Messages = [{"role": "system", "content": SYSTEM}]
-    shots = 0
-    while True:
-        shot = tickets[shots]
-        grown = [
-            *head,
-            {"role": "user", "content": shot.input},
-            {"role": "assistant", "content": shot.answer},
-        ]
-        if abs(len(chat.encode(grown)) - W2B_SHARED) > abs(len(chat.encode(head)) - W2B_SHARED):
-            break
-        head = grown
-        shots += 1
-    return nearest_length(_rows(chat, head, tickets[shots:]), W2B_LENGTH, count)
+    while len(chat.encode(_shown(head, tickets[0]))) <= W2B_SHARED:
+        head = _shown(head, tickets.pop(0))
+    head = head[:-2]
+    last = min(tickets, key=lambda ticket: abs(len(chat.encode(_shown(head, ticket))) - W2B_SHARED))
+    tickets.remove(last)
+    return nearest_length(_rows(chat, _shown(head, last), tickets), W2B_LENGTH, count)
+
+
+def _shown(head: Messages, ticket: Example) -> Messages:
+    answered = {"role": "assistant", "content": _answer(ticket)}
+    return [*head, {"role": "user", "content": ticket.input}, answered]
 
 
 def _tickets() -> list[Example]:
@@ -58,9 +62,15 @@ def _tickets() -> list[Example]:
 
 def _rows(chat: ChatFormat, head: Messages, tickets: list[Example]) -> list[Row]:
     sequences = [
-        chat.sequence([*head, {"role": "user", "content": ticket.input}], ticket.answer) for ticket in tickets
+        chat.sequence([*head, {"role": "user", "content": ticket.input}], _answer(ticket))
+        for ticket in tickets
     ]
     return [Row(sequence.ids, sequence.weights) for sequence in sequences]
+
+
+def _answer(ticket: Example) -> str:
+    fields = json.loads(ticket.answer)
+    return json.dumps({name: fields[name] for name in FIELDS}, ensure_ascii=False)
 
 
 WORKLOADS = {

@@ -98,7 +98,7 @@ def test_run_without_out_writes_beside_where_you_are(luthier_: Luthier, home: Pa
     )
     result = luthier_("run", recipe)
     assert result.exit_code == 4
-    assert "nothing was tuned" in result.stdout
+    assert "Nothing was tuned" in result.stdout
     assert (tmp_path / "runs/tickets/report.html").is_file()
 
 

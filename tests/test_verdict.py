@@ -82,9 +82,7 @@ class Made:
         }
         write_json(self.record / "scores.json", {"candidates": candidates, "paired": [*ours, *others]})
         for name in self.scores:
-            rows = [
-                {"score": s, "confidence": c} for s, c in ((1.0, 0.95), (0.5, 0.92), (0.0, 0.5), (None, 0.99))
-            ]
+            rows = [{"score": s, "confidence": c} for s, c in self.answers.get(name, ())]
             write_jsonl(self.record / f"predictions/{name}.jsonl", rows)
         return decide(self.record, Gates(**gates))
 

@@ -6,8 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from luthier.assets import suite_file
 from luthier.examples import Example, Loaded, read_examples
-from luthier.recipe import DataFiles
+from luthier.recipe import SUITES, DataFiles
 from luthier.record import sha256_of
 
 
@@ -15,7 +16,7 @@ class Sources:
     """The files of a recipe's `data`.
 
     Args:
-        data: by side, with absolute paths.
+        data: by side, with absolute paths, or `suites:FILE` for a file of the public suites.
     """
 
     def __init__(self, data: DataFiles) -> None:
@@ -24,7 +25,7 @@ class Sources:
     @cached_property
     def hashes(self) -> dict[str, str | None]:
         """sha256 by side; None where there is no file to read."""
-        return {side: sha256_of(Path(file)) for side, file in self._files.items()}
+        return {side: sha256_of(path) for side, path in self._paths.items()}
 
     @property
     def examples(self) -> dict[str, tuple[Example, ...]]:
@@ -51,4 +52,11 @@ class Sources:
 
     @cached_property
     def _loaded(self) -> dict[str, Loaded]:
-        return {side: read_examples(file) for side, file in self._files.items()}
+        return {side: read_examples(path) for side, path in self._paths.items()}
+
+    @cached_property
+    def _paths(self) -> dict[str, Path]:
+        return {
+            side: suite_file(file.removeprefix(SUITES)) if file.startswith(SUITES) else Path(file)
+            for side, file in self._files.items()
+        }
