@@ -65,7 +65,7 @@ def check(
 
 @pytest.mark.parametrize("lora", [False, True], ids=["plain", "lora"])
 @pytest.mark.parametrize("kind", ["llama", "mistral"])
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(sequences=SEQUENCES)
 @example(sequences=FOREST)
 @example(sequences=[[3], [3], [4]])
@@ -77,7 +77,7 @@ def test_values_and_gradients_equal_plain_transformers(
     check(model_of(kind, lora), sequences)
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_needed_chooses_predictions(data: st.DataObject) -> None:
     sequences = data.draw(SEQUENCES)

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from luthier.demo import RECIPE
@@ -218,6 +218,7 @@ def test_overrides_are_checked_like_the_file(tmp_path: Path) -> None:
         load_recipe(path, {"sed": 7})
 
 
+@example(system="one\x85two\u2028three", rank=1, rate="auto", minutes=None, candidates=("tuned",), seed=0)
 @given(
     system=st.none() | st.text(st.characters(codec="utf-8"), max_size=40),
     rank=st.integers(1, 1024),

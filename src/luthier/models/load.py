@@ -67,7 +67,9 @@ def load_model(name: str, *, device: str | None = None) -> LoadedModel:
     dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
     with quiet_transformers(), _explained(name):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, trust_remote_code=False, use_safetensors=True
+        )
     model.eval()
     model.requires_grad_(False)
     model.to(device=torch.device(device))  # type: ignore[call-arg]
