@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -32,6 +33,7 @@ def main() -> int:
             f"unknown workloads: {', '.join(unknown)}" if unknown else "--pairs and --threads start at 1"
         )
     settings = _peer_settings(parser, given.peer)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers end and their folder goes
     names = given.workloads or list(SFT)
     results = []
     began = time.perf_counter()
