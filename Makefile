@@ -25,7 +25,7 @@ check: $(VENV)/.ready-dev
 
 bench: $(VENV)/.ready-dev
 	$(BIN)/luthier doctor --fetch
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench --out docs/benchmarks.md
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -344,7 +344,7 @@ def test_a_broken_rule_of_our_own_keeps_its_traceback(
         luthier_("split", folder)
 
 
-def test_ctrl_c_in_training_is_130_and_the_same_command_goes_on(home: Path, tmp_path: Path) -> None:
+def test_ctrl_c_in_training_is_130_and_keeps_what_is_finished(home: Path, tmp_path: Path) -> None:
     """The real command in a process of its own, and the signal that a terminal sends."""
     changes = {"candidates": ["prompt", "tuned"], "probes": [], "train": {"epochs": 400, "batch_tokens": 400}}
     recipe = tiny_run.write_recipe(tmp_path / "work", home / "model", **changes)

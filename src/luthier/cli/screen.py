@@ -85,7 +85,7 @@ def print_candidates(scores: Mapping[str, Any], recommended: str | None = None) 
         "tuned is better by",
         "p (Holm)",
         "prompt\ntokens",
-        "seconds",
+        "sec",
     ):
         table.add_column(heading, justify="left" if heading == "candidate" else "right", no_wrap=True)
     against = {pair["b"]: pair for pair in scores["paired"] if pair["a"] == "tuned"}
