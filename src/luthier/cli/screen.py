@@ -47,6 +47,7 @@ class Screen:
             TimeRemainingColumn(),
             TextColumn("[dim]{task.fields[detail]}[/dim]"),
             console=console,
+            refresh_per_second=2,  # drawing takes a core from the work that is shown
         )
         done_so_far = 0
         with progress:
