@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -96,19 +97,22 @@ def train(
     memory = 0
     saved_at = time.perf_counter()
     before = time.perf_counter() - state.seconds
+    # an epoch is shuffled once, not at each of its steps
+    plan_of = lru_cache(maxsize=1)(
+        partial(epoch_batches, items, batch_tokens=settings.batch_tokens, seed=seed)
+    )
 
     while state.step < steps:
         epoch, place = divmod(state.step, steps_per_epoch)
-        plan = epoch_batches(items, batch_tokens=settings.batch_tokens, seed=seed, epoch=epoch)
-        batch = [items[i] for i in plan[place]]
+        batch = [items[i] for i in plan_of(epoch=epoch)[place]]
         for group in optimizer.param_groups:
             group["lr"] = rate_at(state.step, steps=steps, peak=peak)
 
         model.eval()  # a base model's dropout stays off: steps can share prefixes, and resume bit for bit
         total = method.total(batch)
         loss = 0.0
-        for indices in micro_batches(batch, MICRO_TOKENS):
-            micro = [batch[i] for i in indices]
+        micros = [[batch[i] for i in indices] for indices in micro_batches(batch, MICRO_TOKENS)]
+        for micro in micros:
             part = _summed_loss(model, method, micro) / total
             if not torch.isfinite(part):
                 raise _not_finite("loss", state.step, micro)
@@ -125,8 +129,7 @@ def train(
         state.tokens += sum(item.tokens for item in batch)
         state.trained_tokens += int(total)
         state.executed_tokens += sum(
-            executed_tokens([s.ids for i in indices for s in batch[i].sequences])
-            for indices in micro_batches(batch, MICRO_TOKENS)
+            executed_tokens([s.ids for item in micro for s in item.sequences]) for micro in micros
         )
         state.seconds = time.perf_counter() - before
         state.lines.append(
