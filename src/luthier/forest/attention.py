@@ -17,6 +17,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
 from luthier.forest.layout import Layout
+from luthier.forest.tiles import tiled_attention
 
 NAME = "luthier_forest"
 
@@ -61,6 +62,16 @@ def forest_attention(
         if module.layer_idx in forest.kept:  # DiffLlama: one entry a layer would lose the first
             raise Unsupported("attention twice in a layer")
         forest.kept[module.layer_idx] = (key, value)  # type: ignore[index]
+    hidden = sliding_window is not None and sliding_window < forest.reach
+    if (
+        query.device.type == "cpu"
+        and softcap is None
+        and sinks is None
+        and not hidden
+        and query.shape[3] == value.shape[3]
+    ):
+        trunk = None if forest.trunk is None else forest.trunk[module.layer_idx]  # type: ignore[index]
+        return tiled_attention(query, key, value, forest, trunk, scaling), None
     groups = query.shape[1] // key.shape[1]
     before: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
     if forest.trunk is not None:

@@ -16,7 +16,9 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-CHUNK = 256  # predictions whose [CHUNK, V] logits exist at once: 50 MB at V = 49,152 in fp32
+CHUNK = 1024  # predictions at once
+TILE_NUMBERS = 1 << 20  # logits that exist at once: 4 MB in fp32
+TRAINED_CHUNK = 256  # predictions whose [TRAINED_CHUNK, V] logits exist at once where the head is trained
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class Head:
     bias: torch.Tensor | None
     scale: float
     cap: float | None
+
+    def part(self, first: int, last: int) -> Head:
+        """The head of the tokens `first..last` of the vocabulary."""
+        bias = None if self.bias is None else self.bias[first:last]
+        return Head(self.weight[first:last], bias, self.scale, self.cap)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """`[P, D]` to `[P, V]`."""
@@ -65,7 +72,7 @@ def target_logprobs(head: Head, hidden: torch.Tensor, targets: torch.Tensor) -> 
     if trained and torch.is_grad_enabled():
         parts = [
             checkpoint(_plain, head, h, y, use_reentrant=False)
-            for h, y in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+            for h, y in zip(hidden.split(TRAINED_CHUNK), targets.split(TRAINED_CHUNK), strict=True)
         ]
         return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
     result: torch.Tensor = _FrozenHead.apply(hidden, targets, head)  # type: ignore[no-untyped-call]
@@ -79,7 +86,12 @@ def _plain(head: Head, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Ten
 
 
 class _FrozenHead(torch.autograd.Function):
-    """Log-probabilities whose gradient with respect to the hidden states is kept from the forward pass."""
+    """Log-probabilities whose gradient with respect to the hidden states is kept from the forward pass.
+
+    The vocabulary is gone through in tiles that stay in the cache, as flash attention goes through keys:
+    logits are never in memory whole. With a running maximum m, Z = sum_j exp(z_j - m) and
+    e = sum_j exp(z_j - m) z_j' W_j are rescaled whenever m grows; then d log p(y) / d h = z_y' W_y - e / Z.
+    """
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
@@ -87,17 +99,8 @@ class _FrozenHead(torch.autograd.Function):
         logp = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(hidden), CHUNK):
             part = slice(start, start + CHUNK)
-            logits = head.logits(hidden[part])
-            rows = torch.arange(len(logits), device=logits.device)
-            total = torch.logsumexp(logits.float(), dim=1)
-            logp[part] = logits[rows, targets[part]].float() - total
-            if slopes is not None:
-                slope = _slope(head, logits)
-                weights = (logits.float() - total[:, None]).exp_().neg_()
-                weights[rows, targets[part]] += 1.0
-                if slope is not None:
-                    weights *= slope
-                slopes[part] = (weights.to(head.weight.dtype) @ head.weight).mul_(head.scale)
+            into = None if slopes is None else slopes[part]
+            logp[part] = _tiled(head, hidden[part], targets[part], into)
         if slopes is not None:
             ctx.save_for_backward(slopes)
         return logp
@@ -106,6 +109,51 @@ class _FrozenHead(torch.autograd.Function):
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (slopes,) = ctx.saved_tensors
         return upstream[:, None].to(slopes.dtype) * slopes, None, None
+
+
+def _tiled(
+    head: Head, hidden: torch.Tensor, targets: torch.Tensor, slopes: torch.Tensor | None
+) -> torch.Tensor:
+    """log p `[P]`; d log p / d h goes into `slopes` `[P, D]`."""
+    rows = len(hidden)
+    highest = hidden.new_full((rows, 1), float("-inf"), dtype=torch.float32)
+    total = hidden.new_zeros((rows, 1), dtype=torch.float32)
+    mean = None if slopes is None else hidden.new_zeros(hidden.shape, dtype=torch.float32)
+    tile = max(1, TILE_NUMBERS // max(1, rows))
+    for first in range(0, len(head.weight), tile):
+        piece = head.part(first, first + tile)
+        logits = piece.logits(hidden).float()
+        above = torch.maximum(highest, logits.amax(1, keepdim=True))
+        fade = (highest - above).exp_()
+        slope = _slope(head, logits) if slopes is not None else None
+        weights = logits.sub_(above).exp_()
+        total.mul_(fade).add_(weights.sum(1, keepdim=True))
+        highest = above
+        if mean is not None:
+            if slope is not None:
+                weights *= slope
+            mean.mul_(fade)
+            if mean.dtype == piece.weight.dtype:
+                mean.addmm_(weights, piece.weight)
+            else:
+                mean += weights.to(piece.weight.dtype) @ piece.weight
+    chosen, towards = _chosen(head, hidden, targets)
+    if slopes is not None and mean is not None:
+        slopes.copy_(towards - mean / total).mul_(head.scale)
+    return chosen - (highest + total.log())[:, 0]
+
+
+def _chosen(head: Head, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The targets' logits `[P]`, and their gradients with respect to the scaled hidden states `[P, D]`."""
+    rows = head.weight[targets]
+    z = (hidden.float() * rows.float()).sum(1)
+    if head.bias is not None:
+        z = z + head.bias[targets].float()
+    z = z * head.scale
+    if head.cap is None:
+        return z, rows.float()
+    z = head.cap * torch.tanh(z / head.cap)
+    return z, rows.float() * (1.0 - (z / head.cap).square())[:, None]
 
 
 def _slope(head: Head, logits: torch.Tensor) -> torch.Tensor | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +36,7 @@ class Segment:
         return self.stop - self.start
 
 
-@dataclass
+@dataclass(eq=False)
 class Layout:
     """A forest ready to run.
 
@@ -59,6 +60,21 @@ class Layout:
     trunk: KeysValues | None = None
     kept: KeysValues | None = None
     _masks: dict[tuple[int, int | None, torch.device], torch.Tensor | None] = field(default_factory=dict)
+
+    @cached_property
+    def ends(self) -> IntArray:
+        """`[segments]`: where the nodes under a segment end. Depth-first order makes them `stop..end`."""
+        ends = np.array([segment.stop for segment in self.segments], np.int64)
+        for index in reversed(range(len(self.segments))):
+            path = self.segments[index].path
+            if len(path) > 1:
+                ends[path[-2]] = max(ends[path[-2]], ends[index])
+        return ends
+
+    @property
+    def reach(self) -> int:
+        """The longest path in tokens, the trunk included: what a window has to span to hide nothing."""
+        return max((segment.depth + segment.length for segment in self.segments), default=0)
 
     @property
     def sizes(self) -> list[int]:

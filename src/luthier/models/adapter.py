@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from luthier.errors import ModelError
 from luthier.models.load import LoadedModel, quiet_transformers
+from luthier.models.lora_linear import fuse
 from luthier.recipe import Adapter
 from luthier.record import replace_folder
 
@@ -36,7 +37,7 @@ def attach_adapter(loaded: LoadedModel, adapter: Adapter, *, seed: int) -> PeftM
         warnings.simplefilter("ignore", FutureWarning)
         warnings.filterwarnings("ignore", message="fan_in_fan_out")  # PEFT adapts to GPT-2's Conv1D by itself
         torch.manual_seed(seed)
-        model = get_peft_model(loaded.model, config)
+        model = get_peft_model(loaded.model, fuse(config))
     assert isinstance(model, PeftModel)
     return model
 

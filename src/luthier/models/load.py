@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from luthier import assets
 from luthier.errors import ModelError
 from luthier.models.embedded import EMBEDDED, embedded_folder
+from luthier.models.norm import fuse_norms
 from luthier.recipe import digest
 
 SAMPLE_BYTES = 1 << 20
@@ -73,6 +74,7 @@ def load_model(name: str, *, device: str | None = None) -> LoadedModel:
     model.eval()
     model.requires_grad_(False)
     model.to(device=torch.device(device))  # type: ignore[call-arg]
+    fuse_norms(model)
     return LoadedModel(model, tokenizer, model_identity(name))
 
 
