@@ -167,9 +167,10 @@ class _Writing:
         for step in range(self.max_new_tokens):
             if step:
                 hidden = self._step(torch.tensor([written[row][-1] for row in alive], device=self.device))
-            logp = torch.log_softmax(self.head.logits(hidden).float(), dim=-1)
-            tokens = _choose(logp, temperature, sampler)
-            gained = logp.gather(1, tokens[:, None])[:, 0].tolist()
+            logits = self.head.logits(hidden).float()
+            tokens = _choose(logits, temperature, sampler)
+            chosen = logits.gather(1, tokens[:, None])[:, 0]
+            gained = (chosen - torch.logsumexp(logits, dim=-1)).tolist()
             keep = []
             for place, (row, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
                 logprobs[row] += gained[place]
@@ -202,12 +203,12 @@ class _Writing:
         return hidden
 
 
-def _choose(logp: torch.Tensor, temperature: float, sampler: torch.Generator) -> torch.Tensor:
-    """Next tokens `[B]` from log-probabilities `[B, V]`."""
+def _choose(logits: torch.Tensor, temperature: float, sampler: torch.Generator) -> torch.Tensor:
+    """Next tokens `[B]` from logits `[B, V]`."""
     if temperature <= 0:
-        return logp.argmax(dim=-1)
-    weights = torch.softmax(logp.cpu() / temperature, dim=-1)
-    return torch.multinomial(weights, 1, generator=sampler)[:, 0].to(logp.device)
+        return logits.argmax(dim=-1)
+    weights = torch.softmax(logits.cpu() / temperature, dim=-1)
+    return torch.multinomial(weights, 1, generator=sampler)[:, 0].to(logits.device)
 
 
 def _row_by_row(

@@ -2,8 +2,8 @@
 
 Legend: H query heads, G key/value heads, T packed tokens, q/kv a segment's and its path's lengths.
 
-Each segment is one scaled-dot-product call: its queries against the keys of the segments on its path.
-Per-segment calls beat one dense `[T, T]` mask: only visible pairs are computed.
+Only visible pairs are computed: in tiles on the CPU (`tiles.py`), in one compiled kernel on an accelerator
+(`flex.py`), and segment by segment where a term (a window, a soft cap, sinks) asks for it on the CPU.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
+from luthier.forest.flex import fits_kernel, flex_forest_attention
 from luthier.forest.layout import Layout
 from luthier.forest.tiles import tiled_attention
 
@@ -62,20 +63,36 @@ def forest_attention(
         if module.layer_idx in forest.kept:  # DiffLlama: one entry a layer would lose the first
             raise Unsupported("attention twice in a layer")
         forest.kept[module.layer_idx] = (key, value)  # type: ignore[index]
-    hidden = sliding_window is not None and sliding_window < forest.reach
-    if (
-        query.device.type == "cpu"
-        and softcap is None
-        and sinks is None
-        and not hidden
-        and query.shape[3] == value.shape[3]
-    ):
-        trunk = None if forest.trunk is None else forest.trunk[module.layer_idx]  # type: ignore[index]
-        return tiled_attention(query, key, value, forest, trunk, scaling), None
+    trunk = None if forest.trunk is None else forest.trunk[module.layer_idx]  # type: ignore[index]
+    window = sliding_window if sliding_window is not None and sliding_window < forest.reach else None
+    if query.shape[3] == value.shape[3]:
+        if query.device.type == "cpu" and window is None and softcap is None and sinks is None:
+            return tiled_attention(query, key, value, forest, trunk, scaling), None
+        if fits_kernel(query):
+            out = flex_forest_attention(
+                query, key, value, forest,
+                trunk=trunk, scale=scaling, window=window, softcap=softcap, sinks=sinks,
+            )  # fmt: skip
+            return out, None
+    return _by_segments(query, key, value, forest, trunk, window, scaling, softcap, sinks), None
+
+
+def _by_segments(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    forest: Layout,
+    trunk: tuple[torch.Tensor, torch.Tensor] | None,
+    window: int | None,
+    scaling: float | None,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Each segment's queries against the joined keys of its path: for any term, on any device."""
     groups = query.shape[1] // key.shape[1]
-    before: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
-    if forest.trunk is not None:
-        before = tuple([_repeat(t, groups)] for t in forest.trunk[module.layer_idx])  # type: ignore[index,assignment]
+    before: tuple[list[torch.Tensor], ...] = (
+        ([], []) if trunk is None else tuple([_repeat(t, groups)] for t in trunk)
+    )
     key, value = _repeat(key, groups), _repeat(value, groups)
     # split, not slices: its backward is one concatenation, where every slice would allocate all of T
     queries = query.split(forest.sizes, dim=2)
@@ -85,9 +102,9 @@ def forest_attention(
     for index, segment in enumerate(forest.segments):
         k = _join([*before[0], *(keys[s] for s in segment.path)])
         v = _join([*before[1], *(values[s] for s in segment.path)])
-        mask = forest.mask(index, sliding_window, query.device)
+        mask = forest.mask(index, window, query.device)
         outputs.append(_attend(queries[index], k, v, mask, scaling, softcap, sinks))
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    return torch.cat(outputs, dim=2).transpose(1, 2)
 
 
 def _refuse_hidden_masks(module: torch.nn.Module, sliding_window: int | None) -> None:

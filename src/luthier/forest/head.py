@@ -17,7 +17,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 CHUNK = 1024  # predictions at once
-TILE_NUMBERS = 1 << 20  # logits that exist at once: 4 MB in fp32
+TILE_NUMBERS = {
+    "cpu": 1 << 20,
+    "cuda": 1 << 26,
+}  # logits that exist at once: what a cache, or a launch, is worth
 TRAINED_CHUNK = 256  # predictions whose [TRAINED_CHUNK, V] logits exist at once where the head is trained
 
 
@@ -119,7 +122,8 @@ def _tiled(
     highest = hidden.new_full((rows, 1), float("-inf"), dtype=torch.float32)
     total = hidden.new_zeros((rows, 1), dtype=torch.float32)
     mean = None if slopes is None else hidden.new_zeros(hidden.shape, dtype=torch.float32)
-    tile = max(1, TILE_NUMBERS // max(1, rows))
+    numbers = TILE_NUMBERS.get(hidden.device.type, TILE_NUMBERS["cuda"])
+    tile = max(1, numbers // max(1, rows))
     for first in range(0, len(head.weight), tile):
         piece = head.part(first, first + tile)
         logits = piece.logits(hidden).float()

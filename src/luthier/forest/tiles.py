@@ -22,7 +22,7 @@ import torch
 from luthier.forest.layout import Layout
 
 LONGEST = 256  # a longer segment in pieces: the kernel computes all pairs of a causal square
-SHORTEST = 32  # shorter segments next to each other make one tile with a mask: a call has its price
+SHORTEST = 64  # shorter segments next to each other make one tile with a mask: a call has its price
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
