@@ -50,7 +50,7 @@ def generate(
     stop_ids: frozenset[int],
     temperature: float = 0.0,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int = 128,
     advance: Callable[[int], None] = lambda finished: None,
 ) -> list[Generated]:
     """Continue every prompt, greedily at temperature 0, else by sampling.
@@ -198,7 +198,7 @@ class _Writing:
                 use_cache=False,
                 decoding=self.rows,
             )
-        self.rows.lengths += 1
+        self.rows.advance()
         hidden: torch.Tensor = output.last_hidden_state[:, 0]
         return hidden
 

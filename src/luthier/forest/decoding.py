@@ -17,6 +17,7 @@ import torch
 from transformers import AttentionInterface
 
 from luthier.forest.layout import KeysValues, Layout
+from luthier.forest.tiles import fused_attention
 
 NAME = "luthier_decoding"
 
@@ -37,6 +38,7 @@ class Rows:
         self.room = room
         self.lengths = torch.zeros(rows, dtype=torch.long)
         self.own: KeysValues = {}
+        self._unseen: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def fill(self, row: int, layout: Layout, nodes: torch.Tensor) -> None:
         """Copy a row's prompt from a forest that kept its keys and values; `nodes` in order."""
@@ -58,6 +60,19 @@ class Rows:
         kept = torch.tensor(places)
         self.lengths = self.lengths[kept]
         self.own = {layer: (k[kept.to(k.device)], v[kept.to(v.device)]) for layer, (k, v) in self.own.items()}
+
+    def unseen(self, dtype: torch.dtype) -> torch.Tensor:
+        """`[B, 1, 1, L]`: -inf where a row's next token has no own token to see; the same for all layers."""
+        if self._unseen is None or self._unseen[0] is not self.lengths:
+            reach = int(self.lengths.max()) + 1
+            hidden = torch.arange(reach)[None, :] > self.lengths[:, None]
+            mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
+            self._unseen = self.lengths, mask[:, None, None]
+        return self._unseen[1]
+
+    def advance(self) -> None:
+        """Every row has one more token."""
+        self.lengths = self.lengths + 1
 
     @property
     def positions(self) -> torch.Tensor:
@@ -97,7 +112,16 @@ def decoding_attention(
     reach = int(decoding.lengths.max()) + 1
     own_key, own_value = own_key[:, :, :reach], own_value[:, :, :reach]
     scale = width**-0.5 if scaling is None else scaling
-    q = query[:, :, 0].view(rows, groups, -1, width) * scale
+    q = query[:, :, 0].view(rows, groups, -1, width)
+    plain = softcap is None and s_aux is None and width == value.shape[3]
+    if (
+        plain
+        and key.device.type == "cpu"
+        and (sliding_window is None or reach + decoding.trunk_length <= sliding_window)
+    ):
+        trunk = None if decoding.trunk is None else decoding.trunk[layer]
+        return _fused(q, own_key, own_value, decoding.unseen(q.dtype), trunk, scale), None
+    q = q * scale
 
     scores = q @ own_key.transpose(2, 3)  # [B, G, R, L]
     column = torch.arange(reach, device=key.device)[None, :]
@@ -126,6 +150,34 @@ def decoding_attention(
         flat = shared.transpose(0, 1).reshape(groups, rows * repeat, -1)
         mixed = mixed + (flat @ trunk_value[0]).view(groups, rows, repeat, -1).transpose(0, 1)
     return mixed.reshape(rows, 1, groups * repeat, -1), None
+
+
+def _fused(
+    q: torch.Tensor,
+    own_key: torch.Tensor,
+    own_value: torch.Tensor,
+    unseen: torch.Tensor,
+    trunk: tuple[torch.Tensor, torch.Tensor] | None,
+    scale: float,
+) -> torch.Tensor:
+    """Torch's fused kernel on the rows' own tokens and on the trunk, put together by their log-sums.
+
+    Args:
+        q: `[B, G, R, d]`; own_key, own_value: `[B, G, L, d]`; trunk: `[1, G, P, d]` each.
+
+    Returns:
+        `[B, 1, G * R, d]`.
+    """
+    rows, groups, repeat, width = q.shape
+    mask = unseen.expand(-1, -1, repeat, -1)
+    out, total = fused_attention(q, own_key, own_value, 0.0, False, attn_mask=mask, scale=scale)
+    if trunk is not None:
+        together = q.transpose(0, 1).reshape(1, groups, rows * repeat, width)
+        more, more_total = fused_attention(together, *trunk, scale=scale)
+        more = more[0].unflatten(1, (rows, repeat)).transpose(0, 1)
+        more_total = more_total[0].unflatten(1, (rows, repeat)).transpose(0, 1)
+        out = out.lerp(more, torch.sigmoid(more_total - total)[..., None].to(out.dtype))
+    return out.reshape(rows, 1, groups * repeat, width)
 
 
 def _cap(scores: torch.Tensor, softcap: float | None) -> torch.Tensor:

@@ -24,7 +24,8 @@ from luthier.forest.layout import Layout
 LONGEST = 256  # a longer segment in pieces: the kernel computes all pairs of a causal square
 SHORTEST = 64  # shorter segments next to each other make one tile with a mask: a call has its price
 
-_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+# the kernel behind scaled_dot_product_attention, asked for the log-sums that it has anyway
+fused_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
@@ -145,7 +146,7 @@ class _Tiled(torch.autograd.Function):
         total = torch.empty(groups, repeat, length, dtype=torch.float32)  # log-sum of each query's scores
         for tile in tiles.own:
             at = slice(tile.start, tile.stop)
-            out[:, :, at], total[:, :, at] = _forward(
+            out[:, :, at], total[:, :, at] = fused_attention(
                 q[:, :, at],
                 k[:, :, at],
                 v[:, :, at],
@@ -157,10 +158,14 @@ class _Tiled(torch.autograd.Function):
         for read in tiles.reads:
             at, of = slice(read.above, read.below), slice(read.start, read.stop)
             _merge(
-                out[:, :, at], total[:, :, at], *_forward(q[:, :, at], k[:, :, of], v[:, :, of], scale=scale)
+                out[:, :, at],
+                total[:, :, at],
+                *fused_attention(q[:, :, at], k[:, :, of], v[:, :, of], scale=scale),
             )
         if trunk_key is not None and trunk_value is not None:
-            read_trunk = _forward(q, _spread(trunk_key, repeat), _spread(trunk_value, repeat), scale=scale)
+            read_trunk = fused_attention(
+                q, _spread(trunk_key, repeat), _spread(trunk_value, repeat), scale=scale
+            )
             _merge(out, total, *read_trunk)
         ctx.save_for_backward(query, key, value, trunk_key, trunk_value, out, total)
         ctx.tiles, ctx.scale = tiles, scale
