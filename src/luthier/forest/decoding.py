@@ -177,7 +177,8 @@ def _fused(
         more = more[0].unflatten(1, (rows, repeat)).transpose(0, 1)
         more_total = more_total[0].unflatten(1, (rows, repeat)).transpose(0, 1)
         out = out.lerp(more, torch.sigmoid(more_total - total)[..., None].to(out.dtype))
-    return out.reshape(rows, 1, groups * repeat, width)
+    mixed: torch.Tensor = out.reshape(rows, 1, groups * repeat, width)
+    return mixed
 
 
 def _cap(scores: torch.Tensor, softcap: float | None) -> torch.Tensor:
