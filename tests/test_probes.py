@@ -195,7 +195,7 @@ def test_the_base_writes_once(loaded: LoadedModel, chat: ChatFormat, monkeypatch
     def written_again(*_: object, **__: object) -> None:
         raise RuntimeError("written")
 
-    monkeypatch.setattr("luthier.probes.own_text.generate", written_again)
+    monkeypatch.setattr("luthier.own_words.generate", written_again)
     assert base_own_text(loaded.model, chat, "one", silent) == first
     with pytest.raises(RuntimeError, match="written"):
         base_own_text(loaded.model, chat, "another", silent)

@@ -7,13 +7,10 @@ forgetting (arXiv 2602.20162, 2605.26097); ours has no KL term.
 
 from __future__ import annotations
 
-from typing import Any
-
 from luthier.chat import ChatFormat, TrainingSequence
 from luthier.forest.logprobs import Model
-from luthier.generate import generate
 from luthier.methods.method import Item
-from luthier.models.kept import kept
+from luthier.own_words import own_answers
 from luthier.progress import Advance
 
 TOKENS = 64
@@ -92,39 +89,14 @@ def base_replay(
     """Training items of about `tokens` tokens from the base model's own answers, written once per model."""
     items: list[Item] = []
     for round_ in range(ROUNDS):
-        texts = _texts(model, chat, identity, round_, advance)
-        for number, text in enumerate(texts):
+        answers = own_answers(
+            model, chat, identity, REQUESTS, max_new_tokens=TOKENS, seed=1 + round_, advance=advance
+        )
+        for number, answer in enumerate(answers):
             if sum(item.tokens for item in items) >= tokens:
                 return items
-            prompt, answer = text["prompt"], text["ids"]
-            weights = (0.0,) * len(prompt) + (1.0,) * len(answer)
-            sequence = TrainingSequence(tuple(prompt + answer), weights)
+            prompt, ids = answer["prompt"], [*answer["ids"], *[chat.terminator] * answer["finished"]]
+            weights = (0.0,) * len(prompt) + (1.0,) * len(ids)
+            sequence = TrainingSequence(tuple(prompt + ids), weights)
             items.append(Item(f"replay of request {number + 1}", (sequence,)))
     return items
-
-
-def _texts(
-    model: Model, chat: ChatFormat, identity: str, round_: int, advance: Advance
-) -> list[dict[str, Any]]:
-    prompts = [chat.prompt([{"role": "user", "content": request}]) for request in REQUESTS]
-
-    def write() -> list[dict[str, Any]]:
-        written = generate(
-            model,
-            prompts,
-            max_new_tokens=TOKENS,
-            stop_ids=chat.stop_ids,
-            temperature=1.0,
-            seed=1 + round_,
-            advance=advance,
-        )
-        ends = {True: [chat.terminator], False: []}
-        return [
-            {"prompt": prompt, "ids": [*text.ids, *ends[text.finished]]}
-            for prompt, text in zip(prompts, written, strict=True)
-            if text.ids
-        ]
-
-    inputs = {"model": identity, "prompts": prompts, "tokens": TOKENS, "round": round_, "version": 1}
-    texts: list[dict[str, Any]] = kept("replay", inputs, write)
-    return texts

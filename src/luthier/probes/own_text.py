@@ -15,8 +15,8 @@ import numpy as np
 from luthier.chat import ChatFormat
 from luthier.forest import score
 from luthier.forest.logprobs import Model
-from luthier.generate import generate
 from luthier.models.kept import kept
+from luthier.own_words import own_answers
 from luthier.probes.finding import judge_loss
 from luthier.progress import Advance
 from luthier.stats import compare
@@ -59,31 +59,10 @@ def base_own_text(model: Model, chat: ChatFormat, identity: str, advance: Advanc
     Returns:
         Per request: `prompt` and `ids` (token ids), `text`, and `nll` (nats per token).
     """
-    prompts = [chat.prompt([{"role": "user", "content": request}]) for request in REQUESTS]
-
-    def write() -> Texts:
-        written = generate(
-            model,
-            prompts,
-            max_new_tokens=TOKENS,
-            stop_ids=chat.stop_ids,
-            temperature=1.0,
-            seed=0,
-            advance=advance,
-        )
-        texts: Texts = [
-            {"prompt": prompt, "ids": list(text.ids), "text": chat.decode(text.ids)}
-            for prompt, text in zip(prompts, written, strict=True)
-            if text.ids
-        ]
-        for text, nll in zip(texts, own_text_nll(model, texts), strict=True):
-            text["nll"] = nll
-        return texts
-
-    texts: Texts = kept(
-        "own-text", {"model": identity, "prompts": prompts, "tokens": TOKENS, "version": 2}, write
-    )
-    return texts
+    texts = own_answers(model, chat, identity, REQUESTS, max_new_tokens=TOKENS, seed=0, advance=advance)
+    inputs = {"model": identity, "texts": [[text["prompt"], text["ids"]] for text in texts]}
+    losses: list[float] = kept("own-words-nll", inputs, lambda: own_text_nll(model, texts))
+    return [text | {"nll": loss} for text, loss in zip(texts, losses, strict=True)]
 
 
 def own_text_nll(model: Model, texts: Texts, advance: Advance | None = None) -> list[float]:
