@@ -23,6 +23,7 @@ SHAPES: dict[str, Forest] = {
     "only single tokens": [[5], [6], [5], [7]],
     "nothing shared": [_run(1, 6), _run(2, 5), _run(3, 7)],
     "duplicates": [_run(0, 6)] * 4 + [_run(1, 3)] * 2,
+    "fork": [[5, 6], [5, 7], [5]],
     "chain": [_STEM[:n] for n in range(1, 13)],
     "star": [[*_STEM, *_run(20 + i, 1 + i % 4)] for i in range(9)],
     "star of single tokens": [[5, *_run(20 + i, 1)] for i in range(8)],

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from exactness import check, gradients, one_by_one, value_error
+from forests import SHAPES, Forest, flagged, forests
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
-from tiny_models import plain_logprobs, relative_error, tiny, with_lora
+from tiny_models import relative_error, tiny, with_lora
 from transformers import PreTrainedModel
 
 from luthier.forest import head as head_module
@@ -36,59 +38,45 @@ def model_of(kind: str, lora: bool) -> PreTrainedModel | PeftModel:
     return with_lora(model) if lora else model
 
 
-def gradients(model: torch.nn.Module, values: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Of a sum with uneven weights, so that no two predictions are interchangeable."""
-    model.zero_grad()
-    total = sum((v * torch.linspace(0.5, 1.5, len(v) + i)[i:]).sum() for i, v in enumerate(values))
-    if torch.is_tensor(total) and total.requires_grad:
-        total.backward()
-    return {
-        name: p.grad if p.grad is not None else torch.zeros_like(p)
-        for name, p in model.named_parameters()
-        if p.requires_grad
-    }
-
-
-def check(
-    model: Any, sequences: list[list[int]], flags: list[list[bool]] | None = None, **options: Any
-) -> None:
-    values = logprobs(model, sequences, needed=flags, **options)
-    expected = [plain_logprobs(model, s) for s in sequences]
-    if flags is not None:
-        expected = [e[torch.tensor(f, dtype=torch.bool)] for e, f in zip(expected, flags, strict=True)]
-    assert [len(v) for v in values] == [len(e) for e in expected]
-    assert relative_error(torch.cat(values), torch.cat(expected)) < 1e-5
-    got, wanted = gradients(model, values), gradients(model, expected)
-    largest = max(float(g.abs().max()) for g in wanted.values())
-    assert all(float((got[n] - wanted[n]).abs().max()) <= 1e-5 * largest for n in wanted)
-
-
 @pytest.mark.parametrize("lora", [False, True], ids=["plain", "lora"])
 @pytest.mark.parametrize("kind", ["llama", "mistral"])
 @settings(max_examples=8)
-@given(sequences=SEQUENCES)
+@given(sequences=forests())
 @example(sequences=FOREST)
 @example(sequences=[[3], [3], [4]])
-@example(sequences=[[3, 4, 5], [6, 7, 8], [9, 10]])
-@example(sequences=[[3], [3, 4], [3, 4, 5], [3, 4, 5, 6], [3, 4, 5, 6, 7], [3, 4, 5, 6, 7, 8]])
-def test_values_and_gradients_equal_plain_transformers(
-    kind: str, lora: bool, sequences: list[list[int]]
-) -> None:
+@example(sequences=SHAPES["chain"])
+@example(sequences=SHAPES["very unequal lengths"])
+def test_values_and_gradients_equal_plain_transformers(kind: str, lora: bool, sequences: Forest) -> None:
     check(model_of(kind, lora), sequences)
 
 
-@settings(max_examples=8)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes(shape: str) -> None:
+    check(model_of("mistral", True), SHAPES[shape])
+
+
+@settings(max_examples=10)
 @given(data=st.data())
 def test_needed_chooses_predictions(data: st.DataObject) -> None:
-    sequences = data.draw(SEQUENCES)
-    flags = [data.draw(st.lists(st.booleans(), min_size=len(s) - 1, max_size=len(s) - 1)) for s in sequences]
-    check(model_of("llama", True), sequences, flags)
+    sequences = data.draw(forests(max_sequences=8, max_length=16))
+    check(model_of("llama", True), sequences, data.draw(flagged(sequences)))
 
 
 def test_unshared_is_the_same() -> None:
     check(model_of("llama", True), FOREST, share=False)
     flags = [[t % 2 == 0 for t in s[1:]] for s in FOREST]
     check(model_of("llama", True), FOREST, flags, share=False)
+
+
+def test_several_targets_at_a_node_and_targets_in_a_shared_prefix() -> None:
+    """After 3, 4 three sequences go on in two ways, and one ends; 4 after 3 is asked for three times."""
+    sequences = [[3, 4, 5], [3, 4, 6], [3, 4, 5], [3, 4], [3, 7]]
+    for flags in (
+        [[True, True], [True, True], [True, True], [True], [True]],
+        [[True, False], [True, True], [False, True], [False], [True]],
+        [[False, False], [False, False], [True, False], [False], [False]],
+    ):
+        check(model_of("llama", True), sequences, flags)
 
 
 def test_a_duplicate_counts_as_often_as_it_is_given() -> None:
@@ -129,8 +117,7 @@ def test_score_gives_the_same_values_in_the_order_given(max_tokens: int) -> None
     flags = [[t % 2 == 0 for t in s[1:]] for s in FOREST]
     got = score(model, FOREST, needed=flags, max_tokens=max_tokens, advance=finished.append)
     for values, sequence, flag in zip(got, FOREST, flags, strict=True):
-        expected = plain_logprobs(model, sequence)[torch.tensor(flag, dtype=torch.bool)]
-        assert relative_error(values, expected) < 1e-5
+        assert value_error([values], one_by_one(model, [sequence], [flag])) < 1e-5
         assert not values.requires_grad
     assert sum(finished) == len(FOREST)
 
@@ -138,10 +125,13 @@ def test_score_gives_the_same_values_in_the_order_given(max_tokens: int) -> None
 # The head -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["llama", "gemma2", "granite", "cohere2"])
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "granite", "cohere2", "phi"])
 @pytest.mark.parametrize("trained", [False, True], ids=["frozen", "trained"])
 def test_heads(kind: str, trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Soft-capped, scaled, with a bias; in chunks of 3 predictions and tiles of 20 tokens of the vocabulary."""
     monkeypatch.setattr(head_module, "CHUNK", 3)
+    monkeypatch.setattr(head_module, "TILE_NUMBERS", 60)
+    monkeypatch.setattr(head_module, "TRAINED_CHUNK", 3)
     model = tiny(kind, tie_word_embeddings=False)
     model.requires_grad_(True)
     model.get_output_embeddings().requires_grad_(trained)
@@ -231,7 +221,7 @@ def test_dropout_in_attention_falls_back() -> None:
 
 def test_gradient_checkpointing_falls_back_and_is_exact() -> None:
     model = tiny("llama")
-    expected = gradients(model, [plain_logprobs(model, s) for s in FOREST])
+    expected = gradients(model, one_by_one(model, FOREST))
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable()
     model.train()
@@ -248,11 +238,7 @@ def test_a_rope_that_depends_on_the_longest_row(rope: Any) -> None:
         rope["original_max_position_embeddings"] = 6
     model = tiny("llama", rope_parameters={"rope_theta": 100.0, **rope}, max_position_embeddings=6)
     short = [s[:6] for s in FOREST]
-    assert all(
-        relative_error(v, plain_logprobs(model, s)) < 1e-5
-        for s, v in zip(short, logprobs(model, short), strict=True)
-    )
+    assert value_error(logprobs(model, short), one_by_one(model, short)) < 1e-5
     with pytest.warns(FallbackWarning, match="longest row"):
         values = logprobs(model, FOREST)
-    for sequence, got in zip(FOREST, values, strict=True):
-        assert relative_error(got, plain_logprobs(model, sequence)) < 1e-5
+    assert value_error(values, one_by_one(model, FOREST)) < 1e-5

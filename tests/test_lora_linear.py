@@ -98,7 +98,11 @@ def test_takes_the_fused_path_where_it_can_and_peft_s_where_it_must(monkeypatch:
 
 def test_every_way_to_peft_is_right() -> None:
     block, x = Block(), torch.randn(2, 6)
-    for options in ({"use_dora": True}, {"use_rslora": True}, {"lora_bias": True, "target_modules": ["first"]}):
+    for options in (
+        {"use_dora": True},
+        {"use_rslora": True},
+        {"lora_bias": True, "target_modules": ["first"]},
+    ):
         got, expected = (adapted(block, fused=fused, **options)(x) for fused in (True, False))
         torch.testing.assert_close(got, expected)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from tiny_models import tiny
+from tiny_models import relative_error, tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -64,7 +64,7 @@ def test_a_folder_is_loaded_frozen_and_ready(folder: Path, loaded: LoadedModel) 
     assert not any(p.requires_grad for p in again.model.parameters())
     assert again.model.dtype == torch.float32
     assert again.device.type == "cpu"
-    assert torch.equal(values(again.model), values(loaded.model))
+    assert relative_error(values(again.model), values(loaded.model)) < 1e-5
     assert again.tokenizer.chat_template == loaded.tokenizer.chat_template
     assert again.stop_ids == {2}
     assert again.identity == model_identity(str(folder))
@@ -176,7 +176,7 @@ def test_an_adapter_comes_back_as_it_was_saved(folder: Path, trained: tuple[Peft
     assert not torch.equal(values(model), values(load_model(str(folder), device="cpu").model))
     assert not any(p.requires_grad for p in back.parameters())
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), str(adapter)).eval()
-    assert torch.equal(values(plain), values(model))
+    assert relative_error(values(plain), values(model)) < 1e-5
 
 
 def test_what_a_saved_adapter_holds(trained: tuple[PeftModel, Path]) -> None:

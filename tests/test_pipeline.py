@@ -57,6 +57,7 @@ FILES = {
         *("step", "epoch", "loss", "grad_norm", "learning_rate", "tokens"),
         *("executed_tokens", "seconds", "memory_bytes"),
     ],
+    "train/plan.json": ["key", "run", "estimate"],
     "train/summary.json": [
         *("method", "adapter", "steps", "epochs", "examples", "tokens", "trained_tokens", "executed_tokens"),
         *("seconds", "tokens_per_second", "best_step", "learning_rate", "trainable_parameters"),
@@ -435,7 +436,7 @@ class Fatal:
     def task(self, what: str, total: int | None) -> Iterator[Advance]:
         seen = 0
 
-        def advance(done: int, detail: str = "") -> None:
+        def advance(done: int, detail: str = "", **more: Any) -> None:
             nonlocal seen
             seen += 1
             if (what, seen) == (self.what, self.steps):

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
-from luthier.errors import RecordError
+from luthier.errors import ModelError, RecordError
 from luthier.record import (
     Record,
     explain_os_errors,
@@ -302,6 +303,7 @@ def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
     [
         (errno.ENOSPC, "no space left"),
         (errno.EDQUOT, "no space left"),
+        (errno.EIO, "the disk reports an input/output error; what was finished before is intact"),
         (errno.EACCES, "cannot be written: Permission denied"),
         (errno.EROFS, "cannot be written: Read-only file system"),
     ],
@@ -309,6 +311,21 @@ def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
 def test_errors_of_the_system_are_explained(tmp_path: Path, number: int, told: str) -> None:
     with pytest.raises(RecordError, match=told), explain_os_errors(tmp_path):
         raise OSError(number, os.strerror(number))
+
+
+def test_a_full_disk_is_told_with_the_room_that_is_left(tmp_path: Path) -> None:
+    with (
+        pytest.raises(RecordError, match=r"no space left on the disk \([\d.]+ MB free\)"),
+        explain_os_errors(tmp_path),
+    ):
+        raise OSError(errno.ENOSPC, "no space")
+
+
+def test_an_error_of_the_system_inside_another_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="no space left"), explain_os_errors(tmp_path):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(ModelError, match="does not fit"), explain_os_errors(tmp_path):
+        raise ModelError("does not fit: (os error 28)")
 
 
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def with_lora(model: PreTrainedModel, *, rank: int = 4, seed: int = 0, **options
     torch.manual_seed(seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="fan_in_fan_out")
-        adapted = get_peft_model(model, LoraConfig(r=rank, target_modules="all-linear", **options))
+        adapted = get_peft_model(model, LoraConfig(r=rank, **({"target_modules": "all-linear"} | options)))
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
@@ -91,7 +91,8 @@ def with_lora(model: PreTrainedModel, *, rank: int = 4, seed: int = 0, **options
 
 def plain_logprobs(model: torch.nn.Module, sequence: Sequence[int]) -> torch.Tensor:
     """What plain Transformers gives for one sequence in a row of its own: `[len - 1]`."""
-    logits = model(input_ids=torch.tensor([list(sequence)]), use_cache=False).logits[0, :-1].float()
+    logits = model(input_ids=torch.tensor([list(sequence)]), use_cache=False).logits[0, :-1]
+    logits = logits if logits.dtype == torch.float64 else logits.float()
     targets = torch.tensor(list(sequence[1:]), dtype=torch.long)
     return torch.log_softmax(logits, dim=-1).gather(1, targets[:, None])[:, 0]
 

@@ -59,5 +59,9 @@ class TrainingError(LuthierError):
     """Training stopped before an update that would have been wrong."""
 
 
+class StoppedError(TrainingError):
+    """Training was asked to stop from outside; what was done is saved."""
+
+
 class RecordError(LuthierError):
     """A run folder is missing something, is in use, or cannot be written."""

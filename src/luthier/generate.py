@@ -7,8 +7,10 @@ can; a finished row leaves the batch. An architecture that cannot share generate
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -20,6 +22,7 @@ from luthier.forest.head import Head
 from luthier.forest.layout import KeysValues, Layout, common_prefix, lay_out
 from luthier.forest.logprobs import Model, can_share, causal_lm, checked_head, device_of, score
 from luthier.forest.packing import pack
+from luthier.forest.root import has_root, join_trunks, root_trunk
 
 MIN_TRUNK = 16  # below this a shared prefix is not worth a forward of its own
 PREFILL_TOKENS = 2048
@@ -70,19 +73,21 @@ def generate(
     results: dict[int, Generated] = {}
     head = checked_head(base)
     with torch.inference_mode():
-        if not can_share(base) or head is None:
+        if not can_share(model) or head is None:
             for i, row in enumerate(rows):
                 results[i] = _row_by_row(model, row, max_new_tokens, stop_ids, temperature, seed + i)
                 advance(1)
             return [results[i] for i in range(len(rows))]
         started = time.perf_counter()
-        length, trunk = _trunk(base, rows)
+        before, trunk = root_trunk(model)
+        length, trunk = _trunk(base, rows, before, trunk)
         trunk_seconds = (time.perf_counter() - started) / len(rows)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             started = time.perf_counter()
-            writing = _Writing(base, head, [rows[i][length:] for i in chosen], trunk, length, max_new_tokens)
+            texts = [rows[i][length:] for i in chosen]
+            writing = _Writing(base, head, texts, trunk, before + length, max_new_tokens)
             finished = list(writing.run(stop_ids, temperature, sampler, advance))
             share = (time.perf_counter() - started) / len(chosen) + trunk_seconds
             for i, (ids, logprob, ended) in zip(chosen, finished, strict=True):
@@ -90,16 +95,22 @@ def generate(
     return [results[i] for i in range(len(rows))]
 
 
-def _trunk(base: PreTrainedModel, rows: list[list[int]]) -> tuple[int, KeysValues | None]:
-    """Length, keys and values of the tokens that all prompts start with; each keeps one of its own."""
+def _trunk(
+    base: PreTrainedModel, rows: list[list[int]], before: int, root: KeysValues | None
+) -> tuple[int, KeysValues | None]:
+    """Length of what all prompts start with, each keeping a token of its own; its keys and values.
+
+    Args:
+        before, root: number, keys and values of virtual tokens, which come first in the result.
+    """
     ordered = sorted(rows)
     length = min(common_prefix(ordered[0], ordered[-1]), min(map(len, rows)) - 1)
     if len(rows) == 1 or length < MIN_TRUNK:
-        return 0, None
-    layout = lay_out([rows[0][:length]])
+        return 0, root
+    layout = lay_out([rows[0][:length]], trunk=root, trunk_length=before)
     layout.kept = {}
     _hidden(base, layout)
-    return length, layout.kept
+    return length, layout.kept if root is None else join_trunks(root, layout.kept)
 
 
 def _hidden(base: PreTrainedModel, layout: Layout) -> torch.Tensor:
@@ -223,11 +234,13 @@ def _row_by_row(
     base = causal_lm(model)
     started = time.perf_counter()
     ids = torch.tensor([prompt], device=device_of(base))
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Position ids are not supported")  # PEFT counts by itself
         torch.manual_seed(seed)
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {}
-        output = base.generate(  # type: ignore[operator]
-            ids,
+        whole: Any = model if has_root(model) else base
+        output = whole.generate(
+            input_ids=ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=max_new_tokens,
             eos_token_id=sorted(stop_ids),

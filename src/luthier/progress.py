@@ -8,9 +8,15 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Moves a bar by `done`; `detail` is shown beside it."""
+    """Moves a bar by `done`.
 
-    def __call__(self, done: int, detail: str = "") -> None: ...
+    `detail` is shown beside the bar, and stays; `below` is a line under it while it moves. `left` are
+    the seconds to its end, where the caller knows them better than the bar.
+    """
+
+    def __call__(
+        self, done: int, detail: str = "", *, below: str = "", left: float | None = None
+    ) -> None: ...
 
 
 class Show(Protocol):
@@ -34,4 +40,4 @@ class Silent:
     @contextlib.contextmanager
     def task(self, what: str, total: int | None) -> Iterator[Advance]:
         """Show nothing."""
-        yield lambda done, detail="": None
+        yield lambda done, detail="", *, below="", left=None: None

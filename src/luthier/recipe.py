@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 
 CandidateName = Literal["prompt", "few_shot", "retrieval", "scratch", "tuned"]
 ProbeName = Literal["forgetting", "own_text"]
+TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
+AdapterKind = Literal["lora", "rslora", "dora", "prefix", "prompt", "full"]
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".gz")
 GRADERS = ("label", "string_check", "text_similarity", "json_schema", "json_fields")
 
 
+LAYERS = re.compile(r"all|last [1-9]\d*|\d+-\d+")  # which layers are trained, when not a list
 SUITES = "suites:"  # data of the public suites, as `suites:BoolQ/dev.jsonl`
 
 EXPECTED = {  # in the words of YAML rather than of Python
@@ -93,11 +96,46 @@ class Split(_Section):
 
 
 class Adapter(_Section):
-    """The trainable part. LoRA on all linear layers ("LoRA Without Regret": alpha 32, scale alpha/rank)."""
+    """What is trained. LoRA on all linear layers ("LoRA Without Regret": alpha 32, scale alpha/rank)."""
 
-    kind: Literal["lora"] = Field("lora", description="Low-rank adapters (Hu et al. 2021).")
+    kind: AdapterKind = Field(
+        "lora",
+        description="lora, rslora or dora (low-rank updates), prefix or prompt (virtual tokens), full.",
+    )
     rank: int = Field(16, ge=1, le=1024, description="Rank of the update; 8 to 32 suits small data.")
-    alpha: int = Field(32, ge=1, description="Scale of the update is alpha / rank.")
+    alpha: int = Field(
+        32, ge=1, description="Scale of the update is alpha / rank; rslora: alpha / sqrt(rank)."
+    )
+    virtual_tokens: int = Field(16, ge=1, le=1024, description="Length of a prefix or prompt.")
+    layers: str | tuple[int, ...] = Field(
+        "all", description="Layers that are trained: all, `last 10`, `4-9`, or a list; the others are frozen."
+    )
+    base: Literal["exact", "int8", "int4"] = Field(
+        "exact", description="How the frozen base is held while training; int8 and int4 are approximate."
+    )
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _known_layers(cls, value: Any) -> Any:
+        if isinstance(value, str) and LAYERS.fullmatch(value):
+            return value
+        is_list = isinstance(value, list | tuple) and value and all(type(i) is int and i >= 0 for i in value)
+        if is_list and len(set(value)) == len(value):
+            return tuple(sorted(value))
+        raise ValueError("expected all, `last 10`, `4-9`, or a list of different layers, the first being 0")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Adapter:
+        if self.kind == "full" and self.base != "exact":
+            raise ValueError(
+                f"full fine-tuning changes the base, which therefore cannot be held in {self.base}: "
+                "use `base: exact`, or `kind: lora`"
+            )
+        if self.kind in ("prefix", "prompt") and self.layers != "all":
+            raise ValueError(
+                f"a {self.kind} acts on all layers: leave out `layers`, or use `kind: lora`, which can choose"
+            )
+        return self
 
 
 class Train(_Section):
@@ -107,9 +145,25 @@ class Train(_Section):
     learning_rate: float | Literal["auto"] = Field("auto", description="Peak rate, or `auto` for the rule.")
     batch_tokens: int = Field(2048, ge=1, description="Tokens (prompt and answer) per optimizer step.")
     max_minutes: float | None = Field(None, gt=0, description="Stop training after this many minutes.")
+    patience: int | None = Field(
+        None, ge=1, description="Stop after this many epochs without a better validation loss or score."
+    )
+    select: Literal["loss", "score"] = Field(
+        "loss",
+        description="The best epoch: lowest validation loss, or highest score of 64 validation answers, "
+        "which is the default with patience.",
+    )
     replay: float = Field(
         0.1, ge=0, le=0.5, description="Share of tokens from the base's own answers, against forgetting."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _select_by_score(cls, values: Any) -> Any:
+        """Loss alone stops too early: answers go on getting better while it rises."""
+        if isinstance(values, dict) and values.get("patience") is not None:
+            return {"select": "score"} | values
+        return values
 
     @field_validator("learning_rate")
     @classmethod
@@ -164,6 +218,9 @@ class Recipe(_Section):
     probes: tuple[ProbeName, ...] = Field(("forgetting", "own_text"), description="What may have been lost.")
     probe_items: int = Field(400, ge=8, description="Public items the forgetting probe asks.")
     gates: Gates = Gates()
+    trackers: tuple[TrackerName, ...] = Field(
+        (), description="Who else gets training's numbers: tensorboard, mlflow, wandb, trackio."
+    )
     seed: int = Field(0, ge=0, description="Seed of the split, the order of examples and the adapter.")
 
     @field_validator("data", mode="before")

@@ -13,6 +13,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -22,7 +23,7 @@ from typing import Any
 
 import filelock
 
-from luthier.errors import RecordError
+from luthier.errors import LuthierError, RecordError
 from luthier.recipe import digest
 
 STAGE_FOLDER = ".stages"
@@ -208,13 +209,20 @@ def replace_folder(temporary: Path, final: Path) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable; a no-op where folders cannot be synced."""
-    with contextlib.suppress(OSError):
+    """Make the names in a folder durable; a no-op where folders cannot be synced.
+
+    Raises:
+        OSError: the disk is full or failing.
+    """
+    try:
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 def sha256_of(path: Path) -> str | None:
@@ -231,20 +239,45 @@ def sha256_of(path: Path) -> str | None:
 
 @contextlib.contextmanager
 def explain_os_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a refused write into a `RecordError` that says so."""
+    """Turn a full disk, a failing one or a refused write into a `RecordError` that says so."""
     try:
         yield
-    except OSError as error:
+    except LuthierError:
+        raise
+    except Exception as raised:
+        error = as_os_error(raised)
+        if error is None:
+            raise
+        where = str(error.filename or path)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RecordError(
-                "no space left on the disk; what was finished before is intact",
-                where=str(path),
+                f"no space left on the disk ({free_space(path)} free); what was finished before is intact",
+                where=where,
                 fix="free some space and run the same command again, it goes on where it stopped",
-            ) from error
+            ) from raised
+        if error.errno == errno.EIO:
+            raise RecordError(
+                "the disk reports an input/output error; what was finished before is intact",
+                where=where,
+                fix="check the disk, then run the same command again, or with --out on another one",
+            ) from raised
         if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EPERM):
             raise RecordError(
-                f"cannot be written: {error.strerror}",
-                where=str(error.filename or path),
-                fix="choose another folder with --out",
-            ) from error
+                f"cannot be written: {error.strerror}", where=where, fix="choose another folder with --out"
+            ) from raised
         raise
+
+
+def as_os_error(error: BaseException) -> OSError | None:
+    """The operating system's error behind an exception: safetensors and tokenizers wrap it in their own."""
+    if isinstance(error, OSError):
+        return error
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
+
+
+def free_space(path: Path) -> str:
+    """Room on the disk of a path, in words."""
+    with contextlib.suppress(OSError):
+        return f"{shutil.disk_usage(path).free / 1e6:.1f} MB"
+    return "an unknown amount"

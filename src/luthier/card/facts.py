@@ -11,6 +11,14 @@ import yaml
 from luthier.card import numbers
 from luthier.card.view import Probe, Training, View
 
+# keys of `adapter` that go without saying, and those that say nothing about some kinds
+UNSAID = {"layers": "all", "base": "exact"}
+USELESS = {
+    "rank": ("prefix", "prompt", "full"),
+    "alpha": ("prefix", "prompt", "full"),
+    "virtual_tokens": ("lora", "rslora", "dora", "full"),
+}
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -117,20 +125,30 @@ def training_facts(training: Training | None) -> list[tuple[str, str]]:
         ("Tokens with loss", numbers.count(number.get("trained_tokens"))),
         ("Speed", f"{numbers.count(number.get('tokens_per_second'))} tokens/s"),
         ("Peak memory", numbers.size(number.get("peak_memory_bytes"))),
-        ("Adapter on disk", numbers.size(number.get("adapter_bytes"))),
+        (
+            "Model on disk" if is_whole_model(adapter) else "Adapter on disk",
+            numbers.size(number.get("adapter_bytes")),
+        ),
         ("Stopped", str(row.get("stopped") or "")),
     ]
     return [(name, value) for name, value in facts if value and numbers.NOT_MEASURED not in value]
 
 
 def describe_adapter(adapter: Mapping[str, Any]) -> str:
-    """The adapter in one line: `lora, rank 16, alpha 32`."""
-    parts = [str(adapter["kind"])] if "kind" in adapter else []
+    """What was trained in one line: `lora, rank 16, alpha 32`, without keys that the kind has no use for."""
+    kind = adapter.get("kind")
+    parts = [] if kind is None else [str(kind)]
     for key, value in adapter.items():
+        if key == "kind" or value is None or value == UNSAID.get(key) or kind in USELESS.get(key, ()):
+            continue
         number = numbers.finite(value)
-        if key != "kind" and value is not None:
-            parts.append(f"{key} {number:g}" if number is not None else f"{key} {show_value(value)}")
+        parts.append(f"{key.replace('_', ' ')} {show_value(value) if number is None else f'{number:g}'}")
     return ", ".join(parts)
+
+
+def is_whole_model(adapter: Any) -> bool:
+    """Whether all weights were trained, so that what was saved needs no base model."""
+    return isinstance(adapter, Mapping) and adapter.get("kind") == "full"
 
 
 def environment_facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ import yaml
 
 import luthier
 from luthier.card import numbers
-from luthier.card.facts import as_sentence, describe_adapter, key_figures
+from luthier.card.facts import as_sentence, describe_adapter, is_whole_model, key_figures
 from luthier.card.markdown import Markdown, code, escape, fence, one_line
 from luthier.card.questions import answer_questions
 from luthier.card.reading import read_view
@@ -74,9 +74,9 @@ def front_matter(view: View) -> dict[str, Any]:
     if HUB_ID.fullmatch(base):
         matter["base_model"] = base
         if tuned:
-            matter["base_model_relation"] = "adapter"
+            matter["base_model_relation"] = "finetune" if _is_whole(view) else "adapter"
     if tuned:
-        matter["library_name"] = "peft"
+        matter["library_name"] = "transformers" if _is_whole(view) else "peft"
     matter |= {"pipeline_tag": "text-generation", "license": "unknown", "tags": _tags(view)}
     if tuned and tuned.score.value is not None:
         result = {
@@ -106,6 +106,10 @@ def _tags(view: View) -> list[str]:
     return [one_line(str(tag)) for tag in ("luthier", training.get("method"), kind) if tag]
 
 
+def _is_whole(view: View) -> bool:
+    return view.training is not None and is_whole_model(view.training.summary.get("adapter"))
+
+
 def _snippet(view: View) -> Markdown | None:
     if view.candidate("tuned") is None:
         return None
@@ -114,13 +118,22 @@ def _snippet(view: View) -> Markdown | None:
     turns = [{"role": "system", "content": str(system)}] if system else []
     turns.append({"role": "user", "content": "..."})
     tokens = numbers.finite(view.recipe.get("max_new_tokens"))
-    lines = [
+    adapted = [
         "from peft import PeftModel",
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
         f"base = AutoModelForCausalLM.from_pretrained({base})",
         'model = PeftModel.from_pretrained(base, "adapter")',
         f"tokenizer = AutoTokenizer.from_pretrained({base})",
+    ]
+    whole = [
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        'model = AutoModelForCausalLM.from_pretrained("adapter")',
+        'tokenizer = AutoTokenizer.from_pretrained("adapter")',
+    ]
+    lines = [
+        *(whole if _is_whole(view) else adapted),
         "messages = [",
         *(f"    {json.dumps(turn, ensure_ascii=False)}," for turn in turns),
         "]",
@@ -151,7 +164,10 @@ def _setup(view: View) -> list[tuple[str, str]]:
         ("Tokens", numbers.count(number.get("tokens"))),
         ("Time", numbers.duration(view.training.seconds)),
         ("Peak memory", numbers.size(number.get("peak_memory_bytes"))),
-        ("Adapter size", numbers.size(number.get("adapter_bytes"))),
+        (
+            "Model size" if is_whole_model(adapter) else "Adapter size",
+            numbers.size(number.get("adapter_bytes")),
+        ),
         ("Stopped because", str(row.get("stopped") or numbers.NOT_MEASURED)),
         ("Seed", str(view.recipe.get("seed", numbers.NOT_MEASURED))),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -17,6 +18,7 @@ from luthier.errors import (
     EXIT_INTERRUPTED,
     EXIT_SHIP,
     LuthierError,
+    StoppedError,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ class Commands(TyperGroup):
         """Run a command; wrong usage is left to the library, which exits with 2."""
         try:
             return super().invoke(ctx)
+        except StoppedError as error:
+            _fail(f"{error.render()}\nGo on: {shlex.join(['luthier', *sys.argv[1:]])}", error.exit_code)
         except LuthierError as error:
             _fail(error.render(), error.exit_code)
         except KeyboardInterrupt:

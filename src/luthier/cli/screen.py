@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
+from luthier.cli.bars import bar
 from luthier.progress import Advance
 
 console = Console(highlight=False)
@@ -28,39 +21,15 @@ WORDS = {"ship": "SHIP", "do_not_ship": "DO NOT SHIP", "inconclusive": "INCONCLU
 
 
 class Screen:
-    """Progress bars with time left, one at a time, on the terminal."""
+    """Where stages report, on the terminal: one bar at a time."""
 
     def note(self, text: str) -> None:
         """One dim line."""
         console.print(f"[dim]{escape(text)}[/dim]")
 
-    @contextlib.contextmanager
-    def task(self, what: str, total: int | None) -> Iterator[Advance]:
+    def task(self, what: str, total: int | None) -> contextlib.AbstractContextManager[Advance]:
         """A bar; it stays on the screen with its time when it is finished."""
-        progress = Progress(
-            SpinnerColumn(finished_text="[green]✓[/green]"),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("[dim]{task.fields[count]}[/dim]"),
-            TimeElapsedColumn(),
-            TextColumn("[dim]left[/dim]"),
-            TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[detail]}[/dim]"),
-            console=console,
-            refresh_per_second=2,  # drawing takes a core from the work that is shown
-        )
-        done_so_far = 0
-        with progress:
-            bar = progress.add_task(escape(what), total=total, count=f"0/{total}" if total else "", detail="")
-
-            def advance(done: int, detail: str = "") -> None:
-                nonlocal done_so_far
-                done_so_far += done
-                count = f"{done_so_far}/{total}" if total else ""
-                progress.update(bar, advance=done, count=count, detail=escape(detail))
-
-            yield advance
-            progress.update(bar, total=total or 1, completed=total or 1)
+        return bar(console, what, total)
 
 
 def print_result(job: Any, verdict: Mapping[str, Any]) -> None:

@@ -17,10 +17,10 @@ HISTORY = dict[str, list[dict[str, str]]]
 
 def talk(job: Any, prompt: str | None) -> None:
     """Answer one message, or hold a conversation until an empty line."""
-    tuned = job.tuned()
+    job.tuned()  # before anything is asked: it may not have been trained
     histories: HISTORY = {"base": [], "tuned": []}
     if prompt is not None:
-        _answer(job, tuned, histories, prompt)
+        _answer(job, histories, prompt)
         return
     console.print("[dim]An empty line ends the conversation; /new starts another.[/dim]")
     while True:
@@ -33,25 +33,25 @@ def talk(job: Any, prompt: str | None) -> None:
         if message.strip() == "/new":
             histories = {"base": [], "tuned": []}
             continue
-        _answer(job, tuned, histories, message)
+        _answer(job, histories, message)
 
 
-def _answer(job: Any, tuned: Any, histories: HISTORY, message: str) -> None:
+def _answer(job: Any, histories: HISTORY, message: str) -> None:
     panels = []
     for name, history in histories.items():
         history.append({"role": "user", "content": message})
-        text = _reply(job, tuned, history, adapted=name == "tuned")
+        text = _reply(job, history, adapted=name == "tuned")
         history.append({"role": "assistant", "content": text})
         panels.append(Panel(Text(text), title=name, border_style="green" if name == "tuned" else "dim"))
     console.print(Columns(panels, equal=True, expand=True))
 
 
-def _reply(job: Any, tuned: Any, history: list[dict[str, str]], *, adapted: bool) -> str:
+def _reply(job: Any, history: list[dict[str, str]], *, adapted: bool) -> str:
     import contextlib
 
     from luthier.candidates import ask
 
     messages = job.chat.with_system(history, job.recipe.system)
-    with contextlib.nullcontext() if adapted else tuned.disable_adapter():
-        (answer,) = ask(tuned, job.chat, {"": messages}, max_new_tokens=MAX_NEW_TOKENS)
+    with contextlib.nullcontext(job.tuned()) if adapted else job.models.untuned() as model:
+        (answer,) = ask(model, job.chat, {"": messages}, max_new_tokens=MAX_NEW_TOKENS)
     return answer.answer

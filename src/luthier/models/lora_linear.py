@@ -52,7 +52,7 @@ class LoraLinear(lora.Linear):
         """The adapter to compute, or None where PEFT has to."""
         if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
             return None
-        name = self.active_adapters[0]
+        name: str = self.active_adapters[0]
         if name not in self.lora_A or name in self.lora_variant or self.lora_B[name].bias is not None:
             return None
         dropout = self.lora_dropout[name]

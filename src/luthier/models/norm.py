@@ -42,7 +42,8 @@ class _Normed(torch.autograd.Function):
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         rate = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, rate)
-        return (x * rate).mul_(weight)
+        y: torch.Tensor = (x * rate).mul_(weight)
+        return y
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.errors import RecipeError, RecordError
 from luthier.examples import Split
-from luthier.pipeline import stages
+from luthier.pipeline import stages, training
 from luthier.pipeline.environment import environment
 from luthier.pipeline.models import Models
 from luthier.pipeline.sources import Sources
 from luthier.progress import Show, Silent
 from luthier.recipe import Recipe, digest, dump_recipe, load_recipe
 from luthier.record import Record, explain_os_errors, sha256_of, write_json, write_text
+from luthier.trackers import require_trackers
 
 if TYPE_CHECKING:
-    from peft import PeftModel
-
     from luthier.chat import ChatFormat
-    from luthier.models import LoadedModel
+    from luthier.models import LoadedModel, Model
 
 # What is read from all stages: removed before a stage runs again, so that it never tells of other inputs.
 CONCLUSIONS = ("verdict.json", "card.md", "report.html")
@@ -65,6 +64,7 @@ class Run:
 
     def all(self) -> dict[str, Any]:
         """Every step, to the verdict; returns the content of `verdict.json`."""
+        self._need_trackers()
         found = [finding["severity"] for finding in self.check()["findings"]]
         if errors := found.count("error"):
             warnings = found.count("warning")
@@ -106,6 +106,7 @@ class Run:
 
     def train(self) -> dict[str, Any]:
         """Fine-tune; writes `adapter/` and `train/`, returns the content of `train/summary.json`."""
+        self._need_trackers()
         with self._working():
             self.split()
             inputs = {
@@ -113,9 +114,11 @@ class Run:
                 "model": self.models.identity,
                 **self._asked("system", "method", "adapter", "train", "seed"),
             }
+            if self.recipe.train.select == "score":
+                inputs |= {**self._grader_inputs(), **self._asked("max_new_tokens")}
             outputs = ["adapter", "train/summary.json", "train/metrics.jsonl"]
             work = partial(
-                stages.write_adapter, self.record, self.recipe, self.models, self.show, digest(inputs)
+                training.write_adapter, self.record, self.recipe, self.models, self.show, digest(inputs)
             )
             probes = [f"probes/{name}.json" for name in ("forgetting", "own_text")]
             self._stage("train", inputs, outputs, work, spoils=["scores.json", *probes])
@@ -125,19 +128,18 @@ class Run:
     def evaluate(self) -> dict[str, Any]:
         """Ask and grade every candidate on the test side; returns the content of `scores.json`."""
         names = self.recipe.candidates
+        if "tuned" in names:
+            self._need_trackers()
         with self._working():
             self.split()
             for name in names:
                 work = partial(stages.write_answers, self.record, self.recipe, self.models, self.show, name)
                 inputs = self._answer_inputs(name)
                 self._stage(f"answer-{name}", inputs, [f"answers/{name}.jsonl"], work, spoils=["scores.json"])
-            grader = self.recipe.grader or ""
-            file = grader.removeprefix("python:").rsplit(":", 1)[0] if grader.startswith("python:") else None
             inputs = {
                 "answers": {name: self.record.output_hash(f"answer-{name}") for name in names},
                 "split": self.record.output_hash("split"),
-                "grader": [self.recipe.grader, _file_hash(file)],
-                "schema": _file_hash(self.recipe.answer_schema),
+                **self._grader_inputs(),
                 **self._asked("seed"),
             }
             outputs = [*(f"predictions/{name}.jsonl" for name in names), "scores.json"]
@@ -215,8 +217,8 @@ class Run:
         """The base model without an adapter."""
         return self.models.base()
 
-    def tuned(self) -> PeftModel:
-        """The base model with this run's adapter.
+    def tuned(self) -> Model:
+        """The base model with this run's adapter, or what full fine-tuning made of it.
 
         Raises:
             ModelError: it has not been trained.
@@ -285,6 +287,19 @@ class Run:
             self.train()
             inputs["adapter"] = self.record.output_hash("train")
         return inputs
+
+    def _grader_inputs(self) -> dict[str, Any]:
+        grader = self.recipe.grader or ""
+        file = grader.removeprefix("python:").rsplit(":", 1)[0] if grader.startswith("python:") else None
+        return {
+            "grader": [self.recipe.grader, _file_hash(file)],
+            "schema": _file_hash(self.recipe.answer_schema),
+        }
+
+    def _need_trackers(self) -> None:
+        """Refuse a missing package before the work that comes before training."""
+        if self.record.stage_memo("train") is None:
+            require_trackers(self.recipe.trackers)
 
     def _asked(self, *keys: str) -> dict[str, Any]:
         """Keys of the recipe, as plain values."""

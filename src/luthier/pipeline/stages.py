@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.errors import DataError
 from luthier.examples import Example, Split, split_examples
 from luthier.pipeline.models import Models
+from luthier.pipeline.scoring import recipe_grader
 from luthier.pipeline.sources import Sources
 from luthier.progress import Show
 from luthier.recipe import Recipe
@@ -16,7 +16,6 @@ from luthier.record import Record, sha256_of, write_json, write_jsonl
 
 if TYPE_CHECKING:
     from luthier.candidates import Answer
-    from luthier.methods import Item
 
 SIDES = ("train", "validation", "test")
 # what the probes' reports are made of, raw, so that another margin needs no model
@@ -138,102 +137,12 @@ def _ask(recipe: Recipe, models: Models, show: Show, name: str, split: Split) ->
         return ask(model, chat, asked, max_new_tokens=new, advance=advance)
 
 
-def write_adapter(record: Record, recipe: Recipe, models: Models, show: Show, key: str) -> None:
-    """`adapter/` and `train/`. A checkpoint of the same `key` is gone on from."""
-    from luthier.methods import METHODS
-    from luthier.models import attach_adapter, save_adapter
-    from luthier.models.embedded import HUB_IDS
-    from luthier.stats import detectable_difference
-    from luthier.train import Progress, train
-    from luthier.train.batches import batches_per_epoch
-
-    split = read_split(record)
-    loaded = models.base()
-    method = METHODS[recipe.method]
-    items = method.items(split.train, models.chat, recipe.system)
-    held = method.items(split.validation, models.chat, recipe.system)
-    _refuse_too_long([*items, *held], models.context_limit())
-    replayed = _replay(recipe, models, show, items)
-    model = attach_adapter(loaded, recipe.adapter, seed=recipe.seed)
-    models.keep_tuned(model)
-    epochs = recipe.train.epochs
-    smallest = detectable_difference(len(split.test))
-    shown = "no difference" if smallest is None else f"a difference of about {100 * smallest:.0f} points"
-    show.note(f"{len(split.test)} held-out examples can show {shown} (80% power)")
-    tokens = sum(item.tokens for item in [*items, *replayed])
-    more = f" and {len(replayed)} answers of the base model" if replayed else ""
-    show.note(f"training on {len(items)} examples{more}: {tokens:,} tokens an epoch, {epochs} epochs")
-    items += replayed
-    with show.task("tuned: training", batches_per_epoch(items, recipe.train.batch_tokens) * epochs) as bar:
-        done = 0
-
-        def advance(progress: Progress) -> None:
-            nonlocal done
-            held_loss = progress.validation_loss
-            detail = f"loss {progress.loss:.3f}"
-            bar(
-                progress.step - done, detail if held_loss is None else f"{detail}, validation {held_loss:.3f}"
-            )
-            done = progress.step
-
-        summary = train(
-            model,
-            method,
-            items,
-            held,
-            recipe.train,
-            seed=recipe.seed,
-            folder=record / "train",
-            key=key,
-            show=advance,
-        )
-    base_name = HUB_IDS.get(recipe.model, recipe.model)
-    save_adapter(model, loaded.tokenizer, record / "adapter", base_name=base_name)
-    size = sum(f.stat().st_size for f in (record / "adapter").glob("adapter_model*"))
-    told = {
-        "method": recipe.method,
-        "adapter": recipe.adapter.model_dump(),
-        **summary,
-        "examples": len(items) - len(replayed),
-        "replayed": len(replayed),
-        "adapter_bytes": size,
-    }
-    write_json(record / "train/summary.json", told)
-
-
-def _replay(recipe: Recipe, models: Models, show: Show, items: Sequence[Item]) -> list[Item]:
-    """Answers of the base model that take `train.replay` of the training tokens."""
-    from luthier.candidates.replay import REQUESTS, base_replay
-
-    share = recipe.train.replay
-    if not share:
-        return []
-    tokens = int(sum(item.tokens for item in items) * share / (1 - share))
-    with show.task("replay: base model's own answers", len(REQUESTS)) as advance:
-        return base_replay(models.base().model, models.chat, models.identity, tokens=tokens, advance=advance)
-
-
-def _refuse_too_long(items: list[Any], limit: int | None) -> None:
-    for item in items:
-        length = max(len(sequence.ids) for sequence in item.sequences)
-        if limit is not None and length > limit:
-            raise DataError(
-                f"an example of {length} tokens does not fit the model's {limit}",
-                where=item.where,
-                fix="shorten or split it; Luthier never cuts examples silently",
-            )
-
-
 def write_scores(record: Record, recipe: Recipe) -> None:
     """`predictions/` and `scores.json`."""
     from luthier.evaluation import grade_answers, summarise
-    from luthier.grade import build_grader, choose_grader
 
     split = read_split(record)
-    references = [example.answer for example in split.train]
-    schema = None if recipe.answer_schema is None else Path(recipe.answer_schema)
-    name = recipe.grader or choose_grader(references)
-    grader = build_grader(name, references, answer_schema=schema)
+    grader = recipe_grader(recipe, split)
     tables: dict[str, list[dict[str, Any]]] = {}
     for name in recipe.candidates:
         tables[name] = grade_answers(record.read_jsonl(f"answers/{name}.jsonl"), split.test, grader)
@@ -247,11 +156,10 @@ def measure_forgetting(record: Record, recipe: Recipe, models: Models, show: Sho
 
     items = choice_items(recipe.probe_items)
     options = sum(len(item.options) for item in items)
-    tuned = models.tuned()
-    with show.task("forgetting: base", options) as advance, tuned.disable_adapter():
-        base = base_forgetting(tuned, models.tokenizer, models.identity, items, advance)
+    with show.task("forgetting: base", options) as advance, models.untuned() as model:
+        base = base_forgetting(model, models.tokenizer, models.identity, items, advance)
     with show.task("forgetting: tuned", options) as advance:
-        after = option_logprobs(tuned, models.tokenizer, items, advance)
+        after = option_logprobs(models.tuned(), models.tokenizer, items, advance)
     write_json(record / MEASURED["forgetting"], {"base": base, "tuned": after})
 
 
@@ -270,11 +178,10 @@ def measure_own_text(record: Record, models: Models, show: Show) -> None:
     from luthier.probes import base_own_text, own_text_nll
     from luthier.probes.own_text import REQUESTS
 
-    tuned = models.tuned()
-    with show.task("own text: base", len(REQUESTS)) as advance, tuned.disable_adapter():
-        texts = base_own_text(tuned, models.chat, models.identity, advance)
+    with show.task("own text: base", len(REQUESTS)) as advance, models.untuned() as model:
+        texts = base_own_text(model, models.chat, models.identity, advance)
     with show.task("own text: tuned", len(texts)) as advance:
-        nll = own_text_nll(tuned, texts, advance)
+        nll = own_text_nll(models.tuned(), texts, advance)
     write_json(record / MEASURED["own_text"], {"texts": texts, "tuned": nll})
 
 

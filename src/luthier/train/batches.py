@@ -35,21 +35,28 @@ def batches_per_epoch(items: Sequence[Item], batch_tokens: int) -> int:
     return max(1, min(len(items), round(total / batch_tokens)))
 
 
-def micro_batches(items: Sequence[Item], max_tokens: int) -> list[list[int]]:
-    """Split a batch so that one forest executes at most `max_tokens` nodes; items stay whole."""
-    if all(len(item.sequences) == 1 for item in items):
+def micro_batches(items: Sequence[Item], max_tokens: int, *, share: bool = True) -> list[list[int]]:
+    """Split a batch so that at most `max_tokens` tokens are executed at once; items stay whole.
+
+    Args:
+        share: the model computes shared prefixes once; else every sequence counts in full.
+    """
+    if share and all(len(item.sequences) == 1 for item in items):
         return pack([item.sequences[0].ids for item in items], max_tokens)
     groups: list[list[int]] = []
-    rows: list[Sequence[int]] = []
     for i, item in sorted(enumerate(items), key=lambda pair: list(pair[1].sequences[0].ids)):
-        grown = [*rows, *(sequence.ids for sequence in item.sequences)]
-        if groups and executed_tokens(grown) <= max_tokens:
+        if groups and executed_by([*(items[k] for k in groups[-1]), item], share=share) <= max_tokens:
             groups[-1].append(i)
-            rows = grown
         else:
             groups.append([i])
-            rows = [sequence.ids for sequence in item.sequences]
     return groups
+
+
+def executed_by(items: Sequence[Item], *, share: bool) -> int:
+    """Tokens that are really computed when items are one micro-batch."""
+    if not share:
+        return sum(item.tokens for item in items)
+    return executed_tokens([sequence.ids for item in items for sequence in item.sequences])
 
 
 def _filled(batches: list[list[int]]) -> list[list[int]]:

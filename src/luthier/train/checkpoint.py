@@ -1,76 +1,143 @@
 """Checkpoints: safetensors and JSON in a folder that is either whole or not there.
 
 Written to a temporary folder: tensors and state are synced, the manifest of sha256 sums comes last,
-and only then is the folder renamed. Loading verifies the sums and falls back to the one before.
+the folder is synced, renamed, and its parent synced. Loading verifies the sums and falls back to the
+one before.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from luthier.record import replace_folder, sha256_of, write_json
+from luthier.record import as_os_error, replace_folder, sha256_of, write_json
 
+FORMAT = 2  # of the folder and of what is in it; another one is not read
 KEEP = 2
+NAME = re.compile(r"step-(\d+)(-validated)?")
+FILES = ("tensors.safetensors", "state.json")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on: tensors by name, and plain values."""
+    """What a run needs to go on: tensors by name, and plain values.
+
+    Args:
+        step: the optimizer steps done.
+        validated: whether the validation that follows this step is done too.
+    """
 
     step: int
+    validated: bool
     tensors: Mapping[str, torch.Tensor]
     state: Mapping[str, Any]
 
+    @property
+    def name(self) -> str:
+        """The folder's name: unlike for any two moments of a run."""
+        return f"step-{self.step:06d}" + ("-validated" if self.validated else "")
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write `folder/step-NNNNNN`, then drop all but the newest two."""
-    final = folder / f"step-{checkpoint.step:06d}"
-    temporary = folder / f".{final.name}.writing"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+
+class Checkpoints:
+    """The folder of a run's checkpoints: the newest two that are known to be whole.
+
+    Args:
+        key: hash of everything that decides the result; checkpoints of another key are not read.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder
+        self.key = key
+        self.passed_over: list[str] = []
+        self._whole: list[Path] = []
+
+    @property
+    def newest(self) -> str | None:
+        """Name of the checkpoint that was loaded or saved last."""
+        return self._whole[-1].name if self._whole else None
+
+    def load(self, fits: Callable[[Checkpoint], bool] = lambda checkpoint: True) -> Checkpoint | None:
+        """The newest whole checkpoint of this key that fits, or None; `passed_over` names those after it."""
+        for path in reversed(_finished(self.folder)):
+            checkpoint = self._read(path)
+            if checkpoint is not None and fits(checkpoint):
+                self._whole = [path]
+                return checkpoint
+            self.passed_over.append(path.name)
+        return None
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, then remove all but the newest two.
+
+        Raises:
+            OSError: it could not be written; those before are as they were.
+        """
+        final = self.folder / checkpoint.name
+        if self._whole and self._whole[-1] == final:
+            return
+        self._remove_leftovers()
+        temporary = self.folder / f".{final.name}.writing"
+        try:
+            temporary.mkdir(parents=True)
+            _write(temporary, checkpoint, self.key)
+            replace_folder(temporary, final)
+        except BaseException as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            system = as_os_error(error)
+            if system is None or system is error:
+                raise
+            raise system from error
+        self._whole = [*self._whole, final][-KEEP:]
+        for other in _finished(self.folder):
+            if other not in self._whole:
+                shutil.rmtree(other, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Remove all: the training is finished, or another one begins."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._whole = []
+
+    def _remove_leftovers(self) -> None:
+        """What killed processes left half written or half removed."""
+        for path in self.folder.glob(".*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _read(self, folder: Path) -> Checkpoint | None:
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            if (manifest["format"], manifest["key"]) != (FORMAT, self.key):
+                return None
+            if any(sha256_of(folder / name) != manifest["sha256"][name] for name in FILES):
+                return None
+            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+            tensors = load_file(str(folder / "tensors.safetensors"))
+            return Checkpoint(state.pop("step"), state.pop("validated"), tensors, state)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            return None
+
+
+def _write(folder: Path, checkpoint: Checkpoint, key: str) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-    save_file(tensors, str(temporary / "tensors.safetensors"))
-    write_json(temporary / "state.json", {"step": checkpoint.step, **checkpoint.state})
-    sums = {name: sha256_of(temporary / name) for name in ("tensors.safetensors", "state.json")}
-    write_json(temporary / "manifest.json", sums)
-    replace_folder(temporary, final)
-    for old in _finished(folder)[:-KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
-    return final
-
-
-def load_newest(folder: Path, *, key: str) -> Checkpoint | None:
-    """The newest whole checkpoint of the run with this key, or None."""
-    for candidate in reversed(_finished(folder)):
-        checkpoint = _load(candidate)
-        if checkpoint is not None and checkpoint.state.get("key") == key:
-            return checkpoint
-    return None
-
-
-def drop_checkpoints(folder: Path) -> None:
-    """Remove all checkpoints: the training is finished, or another one begins."""
-    shutil.rmtree(folder, ignore_errors=True)
+    save_file(tensors, str(folder / "tensors.safetensors"))
+    with (folder / "tensors.safetensors").open("rb") as file:
+        os.fsync(file.fileno())
+    plain = {"step": checkpoint.step, "validated": checkpoint.validated, **checkpoint.state}
+    write_json(folder / "state.json", plain)
+    sums = {name: sha256_of(folder / name) for name in FILES}
+    write_json(folder / "manifest.json", {"format": FORMAT, "key": key, "sha256": sums})
 
 
 def _finished(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"))
-
-
-def _load(folder: Path) -> Checkpoint | None:
-    try:
-        sums = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        if any(sha256_of(folder / name) != expected for name, expected in sums.items()):
-            return None
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        return Checkpoint(int(state["step"]), load_file(str(folder / "tensors.safetensors")), state)
-    except (OSError, ValueError, KeyError):
-        return None
+    """Checkpoint folders, oldest first, whether whole or not."""
+    found = [(match, path) for path in folder.glob("step-*") if (match := NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found, key=lambda pair: (int(pair[0][1]), bool(pair[0][2])))]

@@ -2,181 +2,204 @@
 
 Legend: an *item* is one example as the method sees it, a *batch* one optimizer step's items, a
 *micro-batch* what one forest computes at once.
+
+Ready for more machines: the loss is divided by the total of the whole batch before the first forward
+pass, and the order of examples depends on seed and epoch only. Nothing is drawn from a process's random
+stream: a base model's dropout is off, and a method that samples seeds it with (seed, step, example).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
-from peft import PeftModel
 
 from luthier.errors import TrainingError
 from luthier.forest import logprobs
-from luthier.forest.packing import executed_tokens
+from luthier.forest.logprobs import Model, can_share
 from luthier.methods.method import Item, Method
 from luthier.recipe import Train
-from luthier.record import write_text
-from luthier.train.batches import batches_per_epoch, epoch_batches, micro_batches
-from luthier.train.checkpoint import Checkpoint, drop_checkpoints, load_newest, save_checkpoint
-from luthier.train.schedule import peak_rate, rate_at
+from luthier.train.batches import batches_per_epoch, epoch_batches
+from luthier.train.culprits import all_finite, not_finite
+from luthier.train.memory import memory_bytes, sum_over
+from luthier.train.saving import Saver
+from luthier.train.schedule import rate_at
+from luthier.train.signals import stopping
+from luthier.train.state import Counters, Training
 
 MICRO_TOKENS = 1024  # executed at once: about 1.5 GB of activations for a 135M model, and no faster beyond
 MAX_GRAD_NORM = 1.0
-CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_SECONDS = 60.0  # of training: what a kill can cost
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training is, for whoever shows it."""
+    """Where training is, after a step, for whoever shows it.
+
+    Attributes:
+        epoch: passes over the examples so far.
+        loss: of the step just done; `validation_loss` and `validation_score` are the newest there are.
+        tokens, trained_tokens, executed_tokens: so far; before sharing, with a loss, really computed.
+        seconds: of training so far, without the time in which it is shown.
+        note: what the user should know, once.
+    """
 
     step: int
     steps: int
+    epoch: float
     loss: float
     validation_loss: float | None
-    tokens_per_second: float
-
-
-@dataclass
-class _State:
-    """What changes while training and is saved in checkpoints."""
-
-    step: int = 0
-    seconds: float = 0.0
-    tokens: int = 0
-    trained_tokens: int = 0
-    executed_tokens: int = 0
-    best_loss: float = math.inf
-    best_step: int = 0
-    validation_loss: float | None = None
-    lines: list[dict[str, Any]] = field(default_factory=list)
+    validation_score: float | None
+    tokens: int
+    trained_tokens: int
+    executed_tokens: int
+    seconds: float
+    memory_bytes: int
+    learning_rate: float
+    note: str | None = None
 
 
 def train(
-    model: PeftModel,
+    model: Model,
     method: Method,
     items: Sequence[Item],
     validation: Sequence[Item],
     settings: Train,
     *,
+    peak: float,
     seed: int,
     folder: Path,
     key: str,
+    micro_tokens: int = MICRO_TOKENS,
+    score: Callable[[], float | None] | None = None,
+    log: Callable[[Mapping[str, Any]], None] = lambda line: None,
     show: Callable[[Progress], None] = lambda progress: None,
 ) -> dict[str, Any]:
-    """Train `model` in place; it ends with the weights of the epoch with the lowest validation loss.
+    """Train `model` in place; it ends with the weights of its best epoch.
+
+    The best epoch has the highest validation score, then the lowest validation loss. A run that was
+    stopped anywhere goes on from its newest checkpoint and ends bit for bit like one that was not.
+    `folder/checkpoints` stays: remove it (`Checkpoints.clear`) when the result is kept elsewhere.
 
     Args:
-        model: with trainable parameters; everything else stays as it is.
-        folder: gets `metrics.jsonl` and, while training, `checkpoints/`.
+        model: what has `requires_grad` is trained; everything else stays as it is.
+        peak: the highest learning rate of the schedule.
+        folder: gets `metrics.jsonl` and `checkpoints/`.
         key: hash of everything that decides the result; a checkpoint of another key is not resumed.
+        micro_tokens: executed at once, at most; halved whenever memory runs out.
+        score: the model's validation score as it stands, asked for at the end of every epoch.
+        log: gets every line of `metrics.jsonl`; after a kill, those after the checkpoint once more.
+        show: called after every step.
 
     Returns:
         The summary: steps, tokens, seconds, best step, memory and so on.
 
     Raises:
-        TrainingError: loss or gradient is not finite; no update was made with it.
+        TrainingError: loss or gradient is not finite (no update was made with it), an example does
+            not fit in memory, or nothing can be trained.
+        StoppedError: SIGTERM came; what was done is saved.
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    _refuse_nothing(parameters, settings, validation, score)
+    share = can_share(model)
     steps_per_epoch = batches_per_epoch(items, settings.batch_tokens)
     steps = steps_per_epoch * settings.epochs
-    peak = peak_rate(settings.learning_rate, hidden_size=model.config.get_text_config().hidden_size)
     optimizer = torch.optim.AdamW(parameters.values(), lr=peak, betas=(0.9, 0.999), weight_decay=0.0)
-    best = {name: p.detach().clone() for name, p in parameters.items()}
-    checkpoints = folder / "checkpoints"
-    state = _resume(checkpoints, key, parameters, optimizer, best)
-    stopped = "all epochs done"
-    memory = 0
-    saved_at = time.perf_counter()
-    before = time.perf_counter() - state.seconds
+    training = Training(parameters, optimizer, Counters(micro_tokens))
+    notes: list[str] = []
+    saver = Saver(folder, key, training, notes)
+    saver.resume()
+    state = training.counters
     # an epoch is shuffled once, not at each of its steps
-    plan_of = lru_cache(maxsize=1)(
+    batches_of = lru_cache(maxsize=1)(
         partial(epoch_batches, items, batch_tokens=settings.batch_tokens, seed=seed)
     )
 
-    while state.step < steps:
-        epoch, place = divmod(state.step, steps_per_epoch)
-        batch = [items[i] for i in plan_of(epoch=epoch)[place]]
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(state.step, steps=steps, peak=peak)
+    with stopping(saver.save_now) as stop:
+        while True:
+            began = time.perf_counter()
+            if not _validation_due(state, steps_per_epoch, settings):
+                with stop.held():
+                    saver.save_if_due(CHECKPOINT_SECONDS)
+                if _end(state, steps, settings) is not None:
+                    break
 
-        model.eval()  # a base model's dropout stays off: steps can share prefixes, and resume bit for bit
-        total = method.total(batch)
-        loss = 0.0
-        micros = [[batch[i] for i in indices] for indices in micro_batches(batch, MICRO_TOKENS)]
-        for micro in micros:
-            part = _summed_loss(model, method, micro) / total
-            if not torch.isfinite(part):
-                raise _not_finite("loss", state.step, micro)
-            part.backward()
-            loss += part.item()
-            memory = max(memory, memory_bytes())
-        norm = torch.nn.utils.clip_grad_norm_(parameters.values(), MAX_GRAD_NORM)
-        if not torch.isfinite(norm):
-            raise _not_finite("gradient", state.step, batch)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+                epoch, place = divmod(state.step, steps_per_epoch)
+                batch = [items[i] for i in batches_of(epoch=epoch)[place]]
+                rate = rate_at(state.step, steps=steps, peak=peak)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                model.eval()  # steps can share prefixes, and resume bit for bit
+                total = method.total(batch)
+                backward = partial(_backward, model, method, total, state.step + 1)
+                summed = sum_over(
+                    batch, backward, micro_tokens=state.micro_tokens, share=share, again=optimizer.zero_grad
+                )
+                norm = torch.nn.utils.clip_grad_norm_(parameters.values(), MAX_GRAD_NORM)
+                if not torch.isfinite(norm):
+                    raise _not_finite_gradient(training, batch, backward)
 
-        state.step += 1
-        state.tokens += sum(item.tokens for item in batch)
-        state.trained_tokens += int(total)
-        state.executed_tokens += sum(
-            executed_tokens([s.ids for item in micro for s in item.sequences]) for micro in micros
-        )
-        state.seconds = time.perf_counter() - before
-        state.lines.append(
-            {
-                "step": state.step,
-                "epoch": round(state.step / steps_per_epoch, 4),
-                "loss": loss,
-                "grad_norm": norm.item(),
-                "learning_rate": optimizer.param_groups[0]["lr"],
-                "tokens": state.tokens,
-                "executed_tokens": state.executed_tokens,
-                "seconds": round(state.seconds, 3),
-                "memory_bytes": memory_bytes(),
-            }
-        )
-        out_of_time = settings.max_minutes is not None and state.seconds > 60 * settings.max_minutes
-        if out_of_time:
-            stopped = f"max_minutes of {settings.max_minutes:g} reached"
-        if place == steps_per_epoch - 1 or out_of_time:
-            state.validation_loss = validation_loss(model, method, validation)
-            state.lines.append(
-                {
-                    "step": state.step,
-                    "epoch": round(state.step / steps_per_epoch, 4),
-                    "validation_loss": state.validation_loss,
-                    "validation_score": None,
-                }
+                with stop.held():
+                    optimizer.step()
+                    optimizer.zero_grad()
+                    state.step += 1
+                    state.loss = summed.value
+                    state.tokens += sum(item.tokens for item in batch)
+                    state.trained_tokens += int(total)
+                    state.executed_tokens += summed.executed_tokens
+                    state.peak_memory_bytes = max(state.peak_memory_bytes, summed.peak_bytes)
+                    if summed.micro_tokens < state.micro_tokens:
+                        state.micro_tokens = summed.micro_tokens
+                        notes.append(f"out of memory: micro-batch halved to {state.micro_tokens} tokens")
+                    state.seconds += time.perf_counter() - began
+                    line: dict[str, Any] = {
+                        "step": state.step,
+                        "epoch": round(state.step / steps_per_epoch, 4),
+                        "loss": state.loss,
+                        "grad_norm": norm.item(),
+                        "learning_rate": rate,
+                        "tokens": state.tokens,
+                        "executed_tokens": state.executed_tokens,
+                        "seconds": round(state.seconds, 3),
+                        "memory_bytes": memory_bytes(),
+                    }
+                    saver.metrics.append(line)
+                    log(line)
+
+            began = time.perf_counter()
+            if _validation_due(state, steps_per_epoch, settings):
+                loss = validation_loss(model, method, validation, micro_tokens=2 * state.micro_tokens)
+                graded = None if score is None else score()
+                if graded is not None and not math.isfinite(graded):
+                    raise TrainingError(f"the validation score is {graded}")
+                with stop.held():
+                    if state.validated(loss, graded):
+                        training.keep_best()
+                    line = {
+                        "step": state.step,
+                        "epoch": round(state.step / steps_per_epoch, 4),
+                        "validation_loss": loss,
+                        "validation_score": graded,
+                    }
+                    saver.metrics.append(line)
+                    log(line)
+            state.seconds += time.perf_counter() - began
+            show(
+                _progress(
+                    state, steps, steps_per_epoch, rate_at(state.step - 1, steps=steps, peak=peak), notes
+                )
             )
-            if state.validation_loss is None or state.validation_loss < state.best_loss:
-                state.best_loss = math.inf if state.validation_loss is None else state.validation_loss
-                state.best_step = state.step
-                for name, p in parameters.items():
-                    best[name].copy_(p.detach())
-        state.seconds = time.perf_counter() - before
-        show(Progress(state.step, steps, loss, state.validation_loss, state.tokens / state.seconds))
-        if out_of_time:
-            break
-        if place == steps_per_epoch - 1 or time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
-            _save(checkpoints, key, parameters, optimizer, best, state)
-            saved_at = time.perf_counter()
+            notes.clear()
 
-    with torch.no_grad():
-        for name, p in parameters.items():
-            p.copy_(best[name])
+    training.take_best()
     model.eval()
-    _write_metrics(folder, state)
-    drop_checkpoints(checkpoints)
+    saver.metrics.sync()
     return {
         "steps": state.step,
         "planned_steps": steps,
@@ -188,16 +211,20 @@ def train(
         "seconds": round(state.seconds, 2),
         "tokens_per_second": round(state.tokens / state.seconds, 1),
         "best_step": state.best_step,
-        "best_validation_loss": None if math.isinf(state.best_loss) else state.best_loss,
+        "best_validation_loss": state.best_loss,
+        "best_validation_score": state.best_score,
         "learning_rate": peak,
+        "micro_tokens": state.micro_tokens,
         "trainable_parameters": sum(p.numel() for p in parameters.values()),
         "total_parameters": sum(p.numel() for p in model.parameters()),
-        "peak_memory_bytes": memory,
-        "stopped": stopped,
+        "peak_memory_bytes": state.peak_memory_bytes,
+        "stopped": _end(state, steps, settings),
     }
 
 
-def validation_loss(model: PeftModel, method: Method, items: Sequence[Item]) -> float | None:
+def validation_loss(
+    model: Model, method: Method, items: Sequence[Item], *, micro_tokens: int = 2 * MICRO_TOKENS
+) -> float | None:
     """Mean loss over held-out items without gradients; None when there are none.
 
     Raises:
@@ -206,81 +233,104 @@ def validation_loss(model: PeftModel, method: Method, items: Sequence[Item]) -> 
     if not items:
         return None
     model.eval()
-    summed = 0.0
+
+    def forward(micro: Sequence[Item]) -> float:
+        return _summed_loss(model, method, micro).item()
+
     with torch.inference_mode():
-        for indices in micro_batches(items, 2 * MICRO_TOKENS):
-            summed += _summed_loss(model, method, [items[i] for i in indices]).item()
-    mean = summed / method.total(items)
-    if not math.isfinite(mean):
-        raise TrainingError(f"the validation loss is {mean}", fix="lower train.learning_rate")
+        share = can_share(model)
+        mean = sum_over(items, forward, micro_tokens=micro_tokens, share=share).value / method.total(items)
+        if not math.isfinite(mean):
+            raise not_finite(
+                "the validation loss is not finite", items, lambda item: math.isfinite(forward([item]))
+            )
     return mean
 
 
-def memory_bytes() -> int:
-    """Memory in use: the accelerator's peak where there is one, else this process's resident set."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return int(psutil.Process().memory_info().rss)
-
-
-def _summed_loss(model: PeftModel, method: Method, items: Sequence[Item]) -> torch.Tensor:
+def _summed_loss(model: Model, method: Method, items: Sequence[Item]) -> torch.Tensor:
     sequences = [sequence for item in items for sequence in item.sequences]
     needed = [[weight > 0 for weight in sequence.weights[1:]] for sequence in sequences]
     values = iter(logprobs(model, [list(sequence.ids) for sequence in sequences], needed=needed))
     return method.loss(items, [[next(values) for _ in item.sequences] for item in items])
 
 
-def _not_finite(what: str, step: int, items: Sequence[Item]) -> TrainingError:
-    places = ", ".join(item.where for item in items[:5]) + (" ..." if len(items) > 5 else "")
-    return TrainingError(
-        f"the {what} of step {step + 1} is not finite; the update was not made. Examples: {places}",
-        fix="look at these examples, or lower train.learning_rate",
-    )
+def _backward(model: Model, method: Method, total: float, step: int, micro: Sequence[Item]) -> float:
+    """Add the gradient of a micro-batch's share of the loss; returns that share."""
+    part = _summed_loss(model, method, micro) / total
+    if not torch.isfinite(part):
+        what = f"the loss of step {step} is not finite; the update was not made"
+        with torch.no_grad():
+            raise not_finite(what, micro, lambda item: all_finite([_summed_loss(model, method, [item])]))
+    if not part.requires_grad:
+        raise TrainingError("no trainable parameter takes part in the loss", fix="freeze fewer layers")
+    part.backward()
+    return part.item()
 
 
-def _write_metrics(folder: Path, state: _State) -> None:
-    write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in state.lines))
+def _not_finite_gradient(
+    training: Training, batch: Sequence[Item], backward: Callable[[list[Item]], float]
+) -> TrainingError:
+    def is_finite(item: Item) -> bool:
+        training.optimizer.zero_grad()
+        backward([item])
+        return all_finite(p.grad for p in training.parameters.values())
+
+    what = f"the gradient of step {training.counters.step + 1} is not finite; the update was not made"
+    error = not_finite(what, batch, is_finite)
+    training.optimizer.zero_grad()
+    return error
 
 
-def _save(
-    folder: Path,
-    key: str,
-    parameters: dict[str, torch.nn.Parameter],
-    optimizer: torch.optim.AdamW,
-    best: dict[str, torch.Tensor],
-    state: _State,
+def _refuse_nothing(
+    parameters: Mapping[str, torch.nn.Parameter],
+    settings: Train,
+    validation: Sequence[Item],
+    score: Callable[[], float | None] | None,
 ) -> None:
-    tensors = {f"weight/{name}": p for name, p in parameters.items()} | {
-        f"best/{name}": value for name, value in best.items()
-    }
-    for name, p in parameters.items():
-        for moment, value in optimizer.state[p].items():
-            tensors[f"{moment}/{name}"] = value
-    plain = {k: v for k, v in vars(state).items() if k != "step"}
-    plain["best_loss"] = None if math.isinf(state.best_loss) else state.best_loss
-    save_checkpoint(folder, Checkpoint(state.step, tensors, {"key": key, **plain}))
-    _write_metrics(folder.parent, state)
+    if not parameters:
+        raise TrainingError("nothing to train: every parameter is frozen", fix="freeze fewer layers")
+    if settings.patience is not None and not validation and score is None:
+        raise TrainingError(
+            "train.patience stops when validation no longer improves, and there are no validation examples",
+            fix="raise split.validation, or take train.patience out",
+        )
 
 
-def _resume(
-    folder: Path,
-    key: str,
-    parameters: dict[str, torch.nn.Parameter],
-    optimizer: torch.optim.AdamW,
-    best: dict[str, torch.Tensor],
-) -> _State:
-    checkpoint = load_newest(folder, key=key)
-    if checkpoint is None:
-        drop_checkpoints(folder)  # of another key: their higher steps would push out the new ones
-        return _State()
-    with torch.no_grad():
-        for name, p in parameters.items():
-            p.copy_(checkpoint.tensors[f"weight/{name}"])
-            best[name].copy_(checkpoint.tensors[f"best/{name}"])
-            optimizer.state[p] = {
-                moment: checkpoint.tensors[f"{moment}/{name}"].to(p.device if moment != "step" else "cpu")
-                for moment in ("step", "exp_avg", "exp_avg_sq")
-            }
-    plain = {k: v for k, v in checkpoint.state.items() if k != "key"}
-    plain["best_loss"] = math.inf if plain["best_loss"] is None else plain["best_loss"]
-    return _State(**plain)
+def _late(state: Counters, settings: Train) -> bool:
+    return settings.max_minutes is not None and state.seconds > 60 * settings.max_minutes
+
+
+def _validation_due(state: Counters, steps_per_epoch: int, settings: Train) -> bool:
+    """At the end of an epoch or of the time, once; also when it was stopped there and goes on."""
+    return state.step > state.validated_step and (state.step % steps_per_epoch == 0 or _late(state, settings))
+
+
+def _end(state: Counters, steps: int, settings: Train) -> str | None:
+    """Why training is over, or None."""
+    if state.step == steps:
+        return "all epochs done"
+    if settings.patience is not None and state.stale_epochs >= settings.patience:
+        return f"no better validation for {state.stale_epochs} epochs (patience {settings.patience})"
+    if _late(state, settings):
+        return f"max_minutes of {settings.max_minutes:g} reached"
+    return None
+
+
+def _progress(
+    state: Counters, steps: int, steps_per_epoch: int, rate: float, notes: Sequence[str]
+) -> Progress:
+    return Progress(
+        step=state.step,
+        steps=steps,
+        epoch=state.step / steps_per_epoch,
+        loss=state.loss,
+        validation_loss=state.validation_loss,
+        validation_score=state.validation_score,
+        tokens=state.tokens,
+        trained_tokens=state.trained_tokens,
+        executed_tokens=state.executed_tokens,
+        seconds=state.seconds,
+        memory_bytes=memory_bytes(),
+        learning_rate=rate,
+        note="; ".join(notes) or None,
+    )

@@ -5,23 +5,45 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from luthier.recipe import AdapterKind
+
 FULL_RATE = 5e-5
 LORA_FACTOR = 10.0
 REFERENCE_WIDTH = 2000
 WIDTH_POWER = 0.781
+PREFIX_RATE = 1e-2
+PROMPT_RATE = 3e-2
 WARMUP_SHARE = 0.06
 
 
-def peak_rate(setting: float | Literal["auto"], *, hidden_size: int) -> float:
-    """The peak learning rate of a LoRA run.
+def peak_rate(
+    setting: float | Literal["auto"], *, hidden_size: int, kind: AdapterKind = "lora", rank: int = 16
+) -> float:
+    """The peak learning rate of a run, for AdamW.
 
-    `auto` is the rule fitted in "LoRA Without Regret" (Schulman et al. 2025) over 14 models:
+    `auto` for LoRA is the rule fitted in "LoRA Without Regret" (Schulman et al. 2025) over 14 models:
     10 x 5e-5 x (2000 / hidden size) ** 0.781, whatever the rank, with alpha 32 and scale alpha/rank.
     The exponent is the one given for Llama models; we use it for every architecture.
+
+    - full: the same rule without its factor 10, which is the ratio that it states between the two.
+    - dora: as lora. Its paper (arXiv 2402.09353, table 8) trains with rates from half of LoRA's to the same.
+    - rslora: lora's divided by sqrt(rank). Its scale alpha/sqrt(rank) (arXiv 2312.03732) is sqrt(rank)
+      times lora's; Adam's steps do not depend on the scale, so that the first updates of the weights are
+      then those of lora at the same alpha. Ours, not the paper's.
+    - prefix, prompt: 1e-2 and 3e-2, whatever the width: those of PEFT's own examples of prefix and prompt
+      tuning, without a reparametrising network. A virtual token's numbers have the size of activations and
+      embeddings, not of weights.
     """
     if setting != "auto":
         return float(setting)
-    return float(LORA_FACTOR * FULL_RATE * (REFERENCE_WIDTH / hidden_size) ** WIDTH_POWER)
+    if kind == "prefix":
+        return PREFIX_RATE
+    if kind == "prompt":
+        return PROMPT_RATE
+    full = FULL_RATE * (REFERENCE_WIDTH / hidden_size) ** WIDTH_POWER
+    if kind == "full":
+        return float(full)
+    return float(LORA_FACTOR * full / (math.sqrt(rank) if kind == "rslora" else 1.0))
 
 
 def rate_at(step: int, *, steps: int, peak: float) -> float:

@@ -1,0 +1,123 @@
+"""Whether sequences of a model can be shared, and what is said where they cannot."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from luthier.forest.attention import Unsupported, attending_by_forest
+from luthier.forest.layout import Layout, lay_out
+from luthier.forest.model import causal_lm, device_of, evaluating, inputs_of
+from luthier.forest.root import Root, has_root, root_of
+from luthier.models.adapter import Model
+from luthier.models.int8 import without_int8
+from luthier.models.load import quiet_transformers
+
+
+class FallbackWarning(UserWarning):
+    """Sequences are computed one row each, because this model cannot share, or not these."""
+
+
+_sharing: weakref.WeakKeyDictionary[Model, bool] = weakref.WeakKeyDictionary()
+
+
+def can_share(model: Model) -> bool:
+    """Whether the forest is exact on this model: tried once on a few tokens, not guessed from its name."""
+    key = model if has_root(model) else causal_lm(model)
+    if key not in _sharing:
+        reason = _try_sharing(key, root_of(key))
+        _sharing[key] = reason is None
+        if reason is not None:
+            warn_of_fallback(key, reason, stacklevel=4)
+    return _sharing[key]
+
+
+def warn_of_fallback(model: Model, reason: str, *, stacklevel: int) -> None:
+    """Say that sequences are computed one row each."""
+    text = f"{type(causal_lm(model)).__name__} computes one row per sequence: {reason}"
+    warnings.warn(text, FallbackWarning, stacklevel=stacklevel)
+
+
+def refuse_unequal_rows(model: Model, sequences: Sequence[Sequence[int]], root: Root | None) -> None:
+    """Refuse what the trial could not see: state that depends on the call, not on the architecture."""
+    base = causal_lm(model)
+    if base.training and (dropout := _dropout(base)):
+        raise Unsupported(f"dropout {dropout}")
+    # recomputation in the backward pass would find the model's own attention in place again
+    if (
+        base.training
+        and torch.is_grad_enabled()
+        and any(getattr(module, "gradient_checkpointing", False) for module in base.modules())
+    ):
+        raise Unsupported("a forward pass under gradient checkpointing")
+    config = base.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [rope] if "rope_type" in rope else [part for part in rope.values() if isinstance(part, dict)]
+    limit = min(
+        (
+            kind.get("original_max_position_embeddings") or config.max_position_embeddings
+            for kind in kinds
+            if kind.get("rope_type") in ("dynamic", "longrope")
+        ),
+        default=None,
+    )
+    if limit is not None and max(map(len, sequences)) + (root.length if root else 0) > limit:
+        raise Unsupported("a position encoding that depends on the longest row")
+
+
+def _dropout(base: PreTrainedModel) -> str | None:
+    """Where numbers are dropped while training: sequences that share would get the same ones dropped."""
+    config = base.config.get_text_config().to_dict()
+    named = [key for key, value in config.items() if "drop" in key and isinstance(value, float) and value > 0]
+    if named:
+        return "inside attention" if named == ["attention_dropout"] else f"({', '.join(sorted(named))})"
+    for name, module in base.named_modules():
+        if isinstance(module, torch.nn.Dropout) and module.p > 0 and module.training:
+            return f"in {name}"
+    return None
+
+
+def _try_sharing(model: Model, root: Root | None) -> str | None:
+    """Why the forest is not exact on this model; None where it is."""
+    base = causal_lm(model)
+    vocabulary: int = base.get_input_embeddings().weight.shape[0]  # type: ignore[index,assignment]
+    trial = [[(7 * i + 3) % vocabulary for i in row] for row in ([0, 1, 2, 3, 4], [0, 1, 5, 6], [0, 1, 2, 7])]
+    try:
+        with torch.no_grad(), evaluating(base), quiet_transformers(), without_int8():
+            layout = lay_out(trial) if root is None else root.lay_out(trial)
+            layout.kept = {}
+            shared = _shared_hidden(model, layout, root)
+            for row, pick in zip(trial, layout.picks, strict=True):
+                alone = _own_hidden(model, row)[:-1]
+                together = shared[torch.from_numpy(layout.nodes[pick]).to(shared.device)]
+                tolerance = 3e-5 if base.dtype == torch.float32 else 5e-2  # rounding; mixing is 1e-3 and more
+                if not (together - alone).abs().max() <= tolerance * alone.abs().max():
+                    return "its layers mix tokens other than through attention"
+    except Unsupported as error:
+        return f"{error} cannot be shared"
+    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+        return f"its attention is not reached through the public interface ({type(error).__name__})"
+    return None
+
+
+def _shared_hidden(model: Model, layout: Layout, root: Root | None) -> torch.Tensor:
+    """`[T, D]` float32. Not log-probabilities: an untrained head would hide a difference."""
+    base = causal_lm(model)
+    with attending_by_forest(base):
+        output = base(
+            **inputs_of(model, layout, root, forest=True), use_cache=False, output_hidden_states=True
+        )
+    hidden: torch.Tensor = output.hidden_states[-1][0]
+    return hidden.float()
+
+
+def _own_hidden(model: Model, row: list[int]) -> torch.Tensor:
+    """`[len(row), D]` float32 of the model's own forward, virtual tokens left out."""
+    ids = torch.tensor([row], device=device_of(causal_lm(model)))
+    output = model(input_ids=ids, use_cache=False, output_hidden_states=True)
+    hidden: torch.Tensor = output.hidden_states[-1][0, -len(row) :]
+    return hidden.float()

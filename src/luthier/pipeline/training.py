@@ -1,0 +1,256 @@
+"""The training stage: what is to be trained, the estimate, the training itself, the adapter."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luthier.errors import DataError
+from luthier.examples import Split
+from luthier.pipeline.live import TrainingView
+from luthier.pipeline.models import Models
+from luthier.pipeline.scoring import validation_score
+from luthier.pipeline.stages import read_split
+from luthier.progress import Show
+from luthier.recipe import Recipe
+from luthier.record import Record, write_json
+
+if TYPE_CHECKING:
+    from luthier.forest.logprobs import Model
+    from luthier.methods import Item, Method
+    from luthier.train.estimate import Estimate
+
+RATE_SECONDS = 30.0  # a shorter training is not told its share of the machine's rate: measuring takes 0.3 s
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a training was planned as when it first started: kept, so that resuming computes the same.
+
+    Attributes:
+        run: identity for trackers.
+        estimate: how much is computed at once is a part of it, which decides the last bits.
+    """
+
+    run: str
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class Material:
+    """What goes into a training: the model with what is to be trained, and the items of two sides."""
+
+    split: Split
+    model: Model
+    method: Method
+    items: list[Item]
+    replayed: list[Item]
+    held: list[Item]
+
+    @property
+    def trained_on(self) -> list[Item]:
+        """Examples, and answers of the base model."""
+        return [*self.items, *self.replayed]
+
+
+def write_adapter(record: Record, recipe: Recipe, models: Models, show: Show, key: str) -> None:
+    """`adapter/` and `train/`. A checkpoint of the same `key` is gone on from."""
+    from luthier.models import save_adapter
+    from luthier.models.embedded import HUB_IDS
+    from luthier.train.checkpoint import Checkpoints
+
+    material = _gather(record, recipe, models, show)
+    models.keep_tuned(material.model)
+    _tell_examples(show, material)
+    planned = _plan(record, recipe, material, key)
+    _tell_estimate(show, recipe, planned.estimate)
+    summary = _train(record, recipe, models, show, material, planned, key)
+    base_name = HUB_IDS.get(recipe.model, recipe.model)
+    save_adapter(material.model, models.tokenizer, record / "adapter", base_name=base_name)
+    told = {
+        "method": recipe.method,
+        "adapter": recipe.adapter.model_dump(),
+        **summary,
+        "examples": len(material.items),
+        "replayed": len(material.replayed),
+        "adapter_bytes": sum(f.stat().st_size for f in (record / "adapter").glob("*.safetensors")),
+        "estimate": asdict(planned.estimate),
+    }
+    write_json(record / "train/summary.json", told)
+    Checkpoints(record / "train/checkpoints", key).clear()
+
+
+def _gather(record: Record, recipe: Recipe, models: Models, show: Show) -> Material:
+    from luthier.methods import METHODS
+    from luthier.models import attach_adapter
+
+    split = read_split(record)
+    loaded = models.base()
+    method = METHODS[recipe.method]
+    items = method.items(split.train, models.chat, recipe.system)
+    held = method.items(split.validation, models.chat, recipe.system)
+    _refuse_too_long([*items, *held], models.context_limit())
+    replayed = _replay(recipe, models, show, items)
+    model = attach_adapter(loaded, recipe.adapter, seed=recipe.seed)
+    return Material(split, model, method, items, replayed, held)
+
+
+def _refuse_too_long(items: Sequence[Item], limit: int | None) -> None:
+    for item in items:
+        length = max(len(sequence.ids) for sequence in item.sequences)
+        if limit is not None and length > limit:
+            raise DataError(
+                f"an example of {length} tokens does not fit the model's {limit}",
+                where=item.where,
+                fix="shorten or split it; Luthier never cuts examples silently",
+            )
+
+
+def _replay(recipe: Recipe, models: Models, show: Show, items: Sequence[Item]) -> list[Item]:
+    """Answers of the base model that take `train.replay` of the training tokens."""
+    from luthier.candidates.replay import REQUESTS, base_replay
+
+    share = recipe.train.replay
+    if not share:
+        return []
+    tokens = int(sum(item.tokens for item in items) * share / (1 - share))
+    with show.task("replay: base model's own answers", len(REQUESTS)) as advance:
+        return base_replay(models.base().model, models.chat, models.identity, tokens=tokens, advance=advance)
+
+
+def _plan(record: Record, recipe: Recipe, material: Material, key: str) -> Planned:
+    """Measured on the first start of a training, read from `train/plan.json` on every later one."""
+    from luthier.train.estimate import Estimate, estimate_training
+
+    path = record / "train/plan.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known["key"] == key:
+            return Planned(known["run"], Estimate(**known["estimate"]))
+    estimate = estimate_training(
+        material.model,
+        material.method,
+        material.trained_on,
+        material.held,
+        recipe.train,
+        seed=recipe.seed,
+    )
+    planned = Planned(secrets.token_hex(4), estimate)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"key": key, **asdict(planned)})
+    return planned
+
+
+def _tell_examples(show: Show, material: Material) -> None:
+    from luthier.stats import detectable_difference
+
+    count = len(material.split.test)
+    smallest = detectable_difference(count)
+    shown = "no difference" if smallest is None else f"a difference of about {100 * smallest:.0f} points"
+    show.note(f"{count} held-out examples can show {shown} (80% power)")
+    more = f" and {len(material.replayed)} answers of the base model" if material.replayed else ""
+    show.note(f"training on {len(material.items)} examples{more}")
+
+
+def _tell_estimate(show: Show, recipe: Recipe, estimate: Estimate) -> None:
+    epochs = recipe.train.epochs
+    show.note(
+        f"{estimate.tokens:,} tokens in {estimate.steps} steps ({epochs} epoch{'s' if epochs > 1 else ''}): "
+        f"{estimate.trained_tokens:,} trained, {estimate.executed_tokens:,} computed after sharing"
+    )
+    until = ", or until validation no longer improves" if recipe.train.patience is not None else ""
+    graded = ", and the validation answers" if recipe.train.select == "score" else ""
+    show.note(
+        f"about {_duration(estimate.seconds)}{graded}{until}; "
+        f"about {estimate.peak_memory_bytes / 1e9:.1f} GB of memory"
+    )
+    if not estimate.fits:
+        show.note(
+            f"this may not fit: {estimate.available_bytes / 1e9:.1f} GB more can be taken here; "
+            "shorter examples or a smaller model need less"
+        )
+
+
+def _train(
+    record: Record,
+    recipe: Recipe,
+    models: Models,
+    show: Show,
+    material: Material,
+    planned: Planned,
+    key: str,
+) -> dict[str, Any]:
+    """Train, seen on the screen and by trackers; returns the summary."""
+    from luthier.trackers import build_trackers, tracking
+    from luthier.train import train
+    from luthier.train.machine import matmul_rate, watching_memory
+    from luthier.train.schedule import peak_rate
+
+    model, estimate, adapter, settings = material.model, planned.estimate, recipe.adapter, recipe.train
+    device = next(model.parameters()).device
+    rate = matmul_rate(device, model.dtype) if estimate.seconds > RATE_SECONDS else None
+    by_score = settings.select == "score"
+    with (
+        tracking(
+            build_trackers(recipe.trackers, record / "train", planned.run),
+            recipe.name,
+            _configuration(recipe, estimate),
+            tell=show.note,
+        ) as log,
+        watching_memory(device) as memory,
+        show.task("tuned: training", estimate.steps) as bar,
+    ):
+        summary = train(
+            model,
+            material.method,
+            material.trained_on,
+            material.held,
+            settings,
+            peak=peak_rate(
+                settings.learning_rate,
+                hidden_size=model.config.get_text_config().hidden_size,
+                kind=adapter.kind,
+                rank=adapter.rank,
+            ),
+            seed=recipe.seed,
+            folder=record / "train",
+            key=key,
+            micro_tokens=estimate.micro_tokens,
+            score=partial(validation_score, recipe, models, material.split, model) if by_score else None,
+            log=log,
+            show=TrainingView(bar, estimate, rate, show.note),
+        )
+    return {**summary, "peak_memory_bytes": max(summary["peak_memory_bytes"], memory.peak_bytes)}
+
+
+def _configuration(recipe: Recipe, estimate: Estimate) -> dict[str, Any]:
+    """What trackers are told of a run: no texts and no folders of the user's."""
+    asked = recipe.model_dump(mode="json", include={"method", "adapter", "train", "seed"})
+    return {
+        "model": Path(recipe.model).name,
+        **dict(_flat(asked)),
+        "steps": estimate.steps,
+        "tokens": estimate.tokens,
+        "micro_tokens": estimate.micro_tokens,
+    }
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value) if isinstance(value, list) else value
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} seconds"
+    minutes = round(seconds / 60)
+    return f"{minutes} minutes" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
