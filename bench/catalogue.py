@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from bench import w2_shared_prefix
-from bench.workload import SftWorkload
+from bench import int8_base, w1_varied, w2_shared_prefix, w3_preferences, w6_answers, w8_startup
+from bench.workload import Workload
 
-SFT: dict[str, SftWorkload] = {**w2_shared_prefix.WORKLOADS}
+_FAMILIES = (
+    w1_varied.WORKLOADS,
+    w2_shared_prefix.WORKLOADS,
+    w3_preferences.WORKLOADS,
+    w6_answers.WORKLOADS,
+    w8_startup.WORKLOADS,
+    int8_base.WORKLOADS if int8_base.is_offered() else (),
+)
+# w1, w2a, ... in order; what is approximate comes last
+WORKLOADS: dict[str, Workload] = {
+    workload.name: workload
+    for workload in sorted(
+        (workload for family in _FAMILIES for workload in family),
+        key=lambda workload: ("int8" in workload.name, workload.name),
+    )
+}

@@ -67,6 +67,10 @@ class Worker:
         self._send({"do": "go"})
         return self.answer()
 
+    def finish(self) -> dict[str, Any]:
+        """Let it end after its last step and wait for its last words."""
+        return self.go()
+
     def __enter__(self) -> Worker:
         return self
 

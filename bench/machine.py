@@ -7,7 +7,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("luthier", "torch", "transformers", "peft", "trl", "accelerate", "datasets")
+PACKAGES = ("luthier", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "lm-eval")
 
 
 def describe_machine() -> dict[str, str]:

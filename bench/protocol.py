@@ -44,9 +44,9 @@ class Steps:
         self._line = line
         self._began = 0.0
 
-    def begin(self) -> None:
+    def begin(self, **facts: Any) -> None:
         """Report that everything is loaded, and wait for the first go."""
-        self._line.send(event="ready", peak_bytes=peak_bytes())
+        self._line.send(event="ready", peak_bytes=peak_bytes(), **facts)
         self._wait()
 
     def end_step(self, **facts: Any) -> None:

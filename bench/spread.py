@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -23,3 +24,9 @@ class Spread:
     def show(self, digits: int = 2) -> str:
         """As `median [low, high]`."""
         return f"{self.median:,.{digits}f} [{self.low:,.{digits}f}, {self.high:,.{digits}f}]"
+
+
+def largest(values: Iterable[float]) -> float:
+    """The largest value; NaN when one of them is, which `max` would pass over."""
+    listed = list(values)
+    return math.nan if any(map(math.isnan, listed)) else max(listed)

@@ -1,49 +1,108 @@
-"""What a supervised fine-tuning workload is, and the table of all workloads."""
+"""What a workload is: what both sides do, against whom, and what we want to reach."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
+from bench.peers import LmEvalSettings, TransformersSettings, TrlSettings
 from bench.plan import Row
 
 if TYPE_CHECKING:
     from luthier.chat import ChatFormat
 
+Example = tuple[Row, ...]  # the sequences that a loss needs together
+
 
 @dataclass(frozen=True)
 class Goal:
-    """What we want to reach: times faster than the peer, and share of its peak memory."""
+    """What we want to reach.
+
+    Attributes:
+        speed: times faster than the peer.
+        memory: at most this share of the peer's peak memory.
+        never_slower: no pair may be slower than the peer's.
+    """
 
     speed: float
     memory: float | None = None
+    never_slower: bool = False
 
 
 @dataclass(frozen=True)
-class SftWorkload:
-    """Supervised fine-tuning, Luthier against TRL.
-
-    Attributes:
-        rows: builds the given number of sequences with the model's chat format.
-    """
+class Workload:
+    """What every workload has: the name it is asked for by, what it is in a line, and a goal."""
 
     name: str
     what: str
     goal: Goal
-    rows: Callable[[ChatFormat, int], list[Row]]
 
 
-PLANNED = {
-    "w1": "SFT, lengths vary 30 to 600 tokens, nothing shared",
-    "w2a": "SFT, system prompt of about 45 shared tokens in about 105",
-    "w2b": "SFT, few-shot prompt of about 350 shared tokens in about 410",
-    "w3": "DPO, prompt as long as each answer",
+@dataclass(frozen=True)
+class TrainingWorkload(Workload):
+    """Training steps, Luthier against TRL.
+
+    Attributes:
+        batch: examples of one optimizer step.
+        examples: builds the given number of examples with the model's chat format.
+        candidates: what TRL is tried with; torch.compile is tried on the fastest of them.
+    """
+
+    objective: Literal["sft", "dpo"]
+    batch: int
+    examples: Callable[[ChatFormat, int], list[Example]]
+    candidates: tuple[TrlSettings, ...]
+
+
+@dataclass(frozen=True)
+class Int8Workload(Workload):
+    """Luthier on an int8 base against Luthier on the exact one: the training of another workload."""
+
+    of: TrainingWorkload
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question as lm-eval takes it: a context and its continuations; `ids` are whole sequences.
+
+    Attributes:
+        lengths: tokens of each continuation, at the end of its sequence.
+    """
+
+    context: str
+    options: tuple[str, ...]
+    ids: tuple[tuple[int, ...], ...]
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ChoiceWorkload(Workload):
+    """Log-likelihoods of the options of questions; `per_step` questions are asked at once."""
+
+    per_step: int
+    questions: Callable[[Any, int], list[Question]]
+    candidates: tuple[LmEvalSettings, ...]
+
+
+@dataclass(frozen=True)
+class WritingWorkload(Workload):
+    """Greedy continuations of prompts, `new_tokens` each."""
+
+    new_tokens: int
+    prompts: Callable[[ChatFormat], list[Sequence[int]]]
+    candidates: tuple[TransformersSettings, ...]
+
+
+@dataclass(frozen=True)
+class StartupWorkload(Workload):
+    """The time of a command that should import nothing heavy; `goal.speed` is unused."""
+
+    seconds: float
+
+
+NOT_BUILT = {
     "w4": "GRPO update on frozen rollouts, 8 per prompt",
     "w5": "sweep of 8 learning rates to the same validation loss",
-    "w6a": "choice scoring, 4 choices, 600-token context",
-    "w6b": "generation for grading, 128 prompts with a shared prefix",
-    "w7": "negative control: nothing shared, equal lengths of 512 tokens",
-    "w8": "start-up: `luthier --help`",
     "w9": "audit of 1,000,000 examples",
 }

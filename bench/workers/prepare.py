@@ -7,23 +7,26 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer
 
-from bench.catalogue import SFT as WORKLOADS
-from bench.plan import ALPHA, BATCH, RANK, Plan, Row
+from bench.catalogue import WORKLOADS
+from bench.plan import ALPHA, RANK, Plan, Row, deal
 from bench.protocol import Line
-from bench.work import Model, Work
-from luthier.chat import ChatFormat, TrainingSequence
+from bench.work import count_work
+from bench.workers.objective import items_of, method_of
+from bench.workers.references import reference_logps
+from bench.workers.sizes import model_sizes
+from bench.workload import Example, TrainingWorkload
+from luthier.chat import ChatFormat
 from luthier.forest import logprobs
-from luthier.forest.layout import common_prefix, lay_out
-from luthier.forest.logprobs import causal_lm
-from luthier.methods import SFT, Item
+from luthier.methods import Method
 from luthier.models import attach_adapter, load_model, save_adapter
 from luthier.recipe import Adapter
 from luthier.train.batches import epoch_batches
 from luthier.train.schedule import peak_rate, rate_at
 
-SEEDS = 1000
+SEED = 0
+HELD_OUT = 2  # batches
+PREFERENCE_RATE = 5e-5  # the rule is for supervised fine-tuning, and far too high for preferences
 
 
 def main() -> None:
@@ -31,112 +34,127 @@ def main() -> None:
     line = Line()
     job = line.receive()
     torch.set_num_threads(job["threads"])
-    folder = Path(job["folder"])
+    folder, steps = Path(job["folder"]), job["steps"]
+    workload = WORKLOADS[job["workload"]]
+    assert isinstance(workload, TrainingWorkload)
     loaded = load_model(job["model"], device="cpu")
-    rows = WORKLOADS[job["workload"]].rows(ChatFormat(loaded.tokenizer), job["steps"] * BATCH)
-    seed, batches, batch_tokens = _batches(rows, job["steps"])
-    model = attach_adapter(loaded, Adapter(rank=RANK, alpha=ALPHA), seed=seed)
+    examples = workload.examples(ChatFormat(loaded.tokenizer), (steps + HELD_OUT) * workload.batch)
+    held_out = examples[:: steps // HELD_OUT + 1][: HELD_OUT * workload.batch]
+    examples = [example for example in examples if example not in held_out][: steps * workload.batch]
+    examples, batches, batch_tokens = _arrange(examples, steps, workload.batch)
+    model = attach_adapter(loaded, Adapter(rank=RANK, alpha=ALPHA), seed=SEED)
     save_adapter(model, loaded.tokenizer, folder / "adapter", base_name="base")
-    peak = peak_rate("auto", hidden_size=model.config.get_text_config().hidden_size)
-    rates = tuple(rate_at(step, steps=job["steps"], peak=peak) for step in range(job["steps"]))
-    plan = Plan(tuple(rows), batches, rates, seed, batch_tokens, str(folder / "adapter"))
+    width = model.config.get_text_config().hidden_size
+    peak = PREFERENCE_RATE if workload.objective == "dpo" else peak_rate("auto", hidden_size=width)
+    plan = Plan(
+        workload.objective,
+        tuple(examples),
+        tuple(held_out),
+        batches,
+        tuple(rate_at(step, steps=steps, peak=peak) for step in range(steps)),
+        peak,
+        SEED,
+        batch_tokens,
+        str(folder / "adapter"),
+    )
     plan.save(folder / "plan.json")
+    naive = PeftModel.from_pretrained(
+        load_model(job["model"], device="cpu").model, plan.adapter, is_trainable=True
+    )
     line.send(
         event="prepared",
-        model=vars(_measure_model(model)),
-        work=[vars(_measure_work(plan.batch(step))) for step in range(plan.steps)],
+        model=vars(model_sizes(model)),
+        work=[vars(count_work([row for rows in plan.batch(step) for row in rows])) for step in range(steps)],
         peak_rate=peak,
-        **_gate(model, plan.batch(0)),
+        **_gate(model, naive, plan.objective, plan.batch(0)),
     )
 
 
-def items_of(rows: list[Row]) -> list[Item]:
-    """Rows as the training loop takes them."""
-    return [Item(f"row {i}", (TrainingSequence(row.ids, row.weights),)) for i, row in enumerate(rows)]
+def _arrange(
+    examples: Sequence[Example], steps: int, batch: int
+) -> tuple[list[Example], tuple[tuple[int, ...], ...], int]:
+    """Examples in the file order that the loop's own shuffle turns into batches of one size.
 
-
-def _batches(rows: list[Row], steps: int) -> tuple[int, tuple[tuple[int, ...], ...], int]:
-    """The first seed for which the loop's own batches, even in tokens, have 8 rows each."""
-    items = items_of(rows)
+    Raises:
+        ValueError: the loop makes other batches.
+    """
+    items = items_of(examples)
+    dealt = [i for indices in deal([item.tokens for item in items], steps) for i in indices]
+    alike = items_of([(Row((0,), (1.0,)),)] * len(items))
+    order = [i for indices in epoch_batches(alike, batch_tokens=batch, seed=SEED, epoch=0) for i in indices]
+    placed = list(examples)
+    for place, i in zip(order, dealt, strict=True):
+        placed[place] = examples[i]
     batch_tokens = round(sum(item.tokens for item in items) / steps)
-    for seed in range(SEEDS):
-        batches = epoch_batches(items, batch_tokens=batch_tokens, seed=seed, epoch=0)
-        if len(batches) == steps and all(len(batch) == BATCH for batch in batches):
-            return seed, tuple(map(tuple, batches)), batch_tokens
-    raise ValueError(f"none of {SEEDS} seeds gives batches of {BATCH} rows: ask for fewer pairs")
+    batches = epoch_batches(items_of(placed), batch_tokens=batch_tokens, seed=SEED, epoch=0)
+    if [len(indices) for indices in batches] != [batch] * steps:
+        raise ValueError(f"the loop makes batches of {[len(indices) for indices in batches]} examples")
+    return placed, tuple(map(tuple, batches)), batch_tokens
 
 
-def _measure_model(model: PeftModel) -> Model:
-    base = causal_lm(model)
-    config = base.config.get_text_config()
-    layers = [module for module in base.modules() if isinstance(module, LoraLayer)]
-    return Model(
-        linear=sum(layer.get_base_layer().weight.numel() for layer in layers),  # type: ignore[operator,misc]
-        adapter=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        width=config.hidden_size,
-        vocabulary=base.get_output_embeddings().weight.shape[0],
-        layers=config.num_hidden_layers,
-        attention_width=config.num_attention_heads * config.head_dim,
-    )
-
-
-def _measure_work(rows: list[Row]) -> Work:
-    layout = lay_out([row.ids for row in rows], [[w > 0 for w in row.weights[1:]] for row in rows])
-    ordered = sorted(row.ids for row in rows)
-    return Work(
-        tokens=sum(len(row.ids) for row in rows),
-        trained=int(sum(sum(row.weights) for row in rows)),
-        executed=len(layout.tokens),
-        predictions=len(layout.targets),
-        pairs=int((layout.positions + 1).sum()),
-        shared=common_prefix(ordered[0], ordered[-1]),
-        longest=max(len(row.ids) for row in rows),
-    )
-
-
-def _gate(model: PeftModel, rows: list[Row]) -> dict[str, float]:
-    """Relative distance of loss and gradient to one row per sequence with the model's own forward pass.
+def _gate(
+    model: PeftModel, naive: PeftModel, objective: str, examples: Sequence[Sequence[Row]]
+) -> dict[str, float]:
+    """Relative distance of loss and gradient to one row per sequence, on a plain PEFT model.
 
     The naive side sums its log-softmax in fp64: torch's fp32 log-softmax over 49,152 tokens is itself 3e-5
     off in the gradient, ten times more than the forest is; that distance is `plain_gradient_error`.
     """
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    _draw_b(parameters)
-    model.eval()
-    method, items = SFT(), items_of(rows)
-    total = method.total(items)
-    needed = [[w > 0 for w in row.weights[1:]] for row in rows]
-    values = logprobs(model, [row.ids for row in rows], needed=needed)
-    loss = method.loss(items, [[value] for value in values]) / total
-    shared = _flat(torch.autograd.grad(loss, list(parameters.values())))
-
-    naive, exact, plain = 0.0, torch.zeros_like(shared), torch.zeros_like(shared)
-    for row, flags in zip(rows, needed, strict=True):
-        ids, where = torch.tensor(row.ids), torch.tensor(flags)
-        logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1][where]
-        part = torch.nn.functional.cross_entropy(logits.double(), ids[1:][where], reduction="sum") / total
-        exact += _flat(torch.autograd.grad(part, list(parameters.values()), retain_graph=True))
-        naive += part.item()
-        part = torch.nn.functional.cross_entropy(logits, ids[1:][where], reduction="sum") / total
-        plain += _flat(torch.autograd.grad(part, list(parameters.values())))
+    items = items_of(examples)
+    for side in (model, naive):
+        _draw_b(side)
+        side.eval()
+    references = reference_logps(naive, items) if objective == "dpo" else {}
+    method = method_of(objective, references)
+    rows = [row for example in examples for row in example]
+    values = iter(logprobs(model, [row.ids for row in rows], needed=[row.needed for row in rows]))
+    logps = [[next(values) for _ in example] for example in examples]
+    loss = method.loss(items, logps) / method.total(items)
+    shared = _gradient(model, loss)
+    exact_loss, exact = _naive(naive, method, examples, torch.float64)
+    _, plain = _naive(naive, method, examples, torch.float32)
     return {
-        "loss_error": abs(loss.item() - naive) / abs(naive),
+        "loss_error": abs(loss.item() - exact_loss) / abs(exact_loss),
         "gradient_error": ((shared - exact).norm() / exact.norm()).item(),
         "plain_gradient_error": ((plain - exact).norm() / exact.norm()).item(),
     }
 
 
-def _draw_b(parameters: dict[str, torch.nn.Parameter]) -> None:
+def _naive(
+    model: PeftModel, method: Method, examples: Sequence[Sequence[Row]], dtype: torch.dtype
+) -> tuple[float, torch.Tensor]:
+    """Loss and gradient example by example, with the model's own forward pass."""
+    items = items_of(examples)
+    loss, gradient = 0.0, torch.zeros(())
+    for item, rows in zip(items, examples, strict=True):
+        values = []
+        for row in rows:
+            ids, where = torch.tensor(row.ids), torch.tensor(row.needed)
+            logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1][where].to(dtype)
+            chosen = ids[1:][where]
+            values.append(-torch.nn.functional.cross_entropy(logits, chosen, reduction="none"))
+        part = method.loss([item], [values]) / method.total(items)
+        loss += part.item()
+        gradient = gradient + _gradient(model, part)
+    return loss, gradient
+
+
+def _draw_b(model: PeftModel) -> None:
     """B is zero in a fresh adapter, which would make every gradient of A zero."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for name, p in parameters.items():
+        for name, p in _trained(model):
             if "lora_B" in name:
                 p.copy_(0.02 * torch.randn(p.shape, generator=generator))
 
 
-def _flat(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
+def _gradient(model: PeftModel, loss: torch.Tensor) -> torch.Tensor:
+    gradients = torch.autograd.grad(loss, [p for _, p in _trained(model)])
     return torch.cat([gradient.double().flatten() for gradient in gradients])
+
+
+def _trained(model: PeftModel) -> list[tuple[str, torch.nn.Parameter]]:
+    return sorted((name, p) for name, p in model.named_parameters() if p.requires_grad)
 
 
 if __name__ == "__main__":

@@ -3,46 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import Dataset  # type: ignore[import-untyped]
 from peft import PeftModel
-from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
-from bench.plan import BATCH, Plan
+from bench.peers import TrlSettings
+from bench.plan import Plan, tokens_of
 from bench.protocol import Line, Steps
+from bench.workers.trl_side import Records, Turns, common_settings, in_order, optimizer_of
 from luthier.models import load_model
 
 
-class Recording(SFTTrainer):
-    """SFTTrainer that notes the loss it computes and the tokens it executes."""
-
-    losses: list[float]
-    executed: int
-
-    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """TRL's loss, noted: a sum over micro-batches is the loss of the step."""
-        self.executed += inputs["input_ids"].numel()
-        loss = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[no-untyped-call]
-        self.losses.append(loss.item())
-        return loss
-
-
-class Turns(TrainerCallback):
-    """Blocks the trainer at the end of every step."""
-
-    def __init__(self, steps: Steps) -> None:
-        self.steps = steps
-        self.trainer: Recording | None = None
-
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        """Report the step and wait."""
-        assert self.trainer is not None
-        loss, executed = sum(self.trainer.losses), self.trainer.executed
-        self.trainer.losses, self.trainer.executed = [], 0
-        self.steps.end_step(loss=loss, executed=executed)
+class Recording(Records, SFTTrainer):
+    """SFTTrainer that says what it did."""
 
 
 def main() -> None:
@@ -52,52 +27,43 @@ def main() -> None:
     torch.set_num_threads(job["threads"])
     folder = Path(job["folder"])
     plan = Plan.load(folder / "plan.json")
+    settings = TrlSettings(**job["settings"])
     loaded = load_model(job["model"], device="cpu")
     model = PeftModel.from_pretrained(loaded.model, plan.adapter, is_trainable=True)
-    turns = Turns(Steps(line))
+    turns = Turns(Steps(line), mean=False)
     trainer = Recording(
         model=model,
-        args=_settings(plan, folder / "trl", job["settings"]),
-        train_dataset=_dataset(plan),
+        args=_config(plan, folder / "trl", settings),
+        train_dataset=_dataset(plan, settings),
         processing_class=loaded.tokenizer,
-        optimizers=_optimizer(model, plan),
+        optimizers=optimizer_of(model, plan.rates),
         callbacks=[turns],
     )
-    trainer.losses, trainer.executed = [], 0
+    trainer.forget()
     turns.trainer = trainer
     turns.steps.begin()
     trainer.train()
 
 
-def _settings(plan: Plan, folder: Path, settings: dict[str, Any]) -> SFTConfig:
-    micro = settings["micro_batch"]
+def _config(plan: Plan, folder: Path, settings: TrlSettings) -> SFTConfig:
+    longest = max(map(tokens_of, plan.examples))
+    packed = settings.feeding == "packed"
+    batch = len(plan.batches[0])
+    # packs are as long as the longest sequence: nothing is cut off, and a batch has as many tokens as before
+    accumulation = (
+        round(plan.batch_tokens / longest / settings.micro_batch) if packed else batch // settings.micro_batch
+    )
     return SFTConfig(
-        output_dir=str(folder),
-        use_cpu=True,
-        bf16=False,
-        max_steps=plan.steps,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=BATCH // micro,
-        train_sampling_strategy="sequential",
-        max_grad_norm=1.0,
-        max_length=None,
-        padding_free=settings["padding_free"],
-        packing=False,
-        gradient_checkpointing=False,
-        torch_compile=settings["compile"],
-        dataloader_pin_memory=False,
-        logging_strategy="no",
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        seed=plan.seed,
+        **common_settings(plan, folder, settings, accumulation=max(1, accumulation)),
+        max_length=longest if packed else None,
+        padding_free=settings.feeding == "free",
+        packing=packed,
     )
 
 
-def _dataset(plan: Plan) -> Dataset:
-    """Rows in the order of the batches; -100 is the label of a token without weight."""
-    rows = [row for step in range(plan.steps) for row in plan.batch(step)]
+def _dataset(plan: Plan, settings: TrlSettings) -> Dataset:
+    """-100 is the label of a token without weight."""
+    rows = [row for (row,) in in_order(plan, settings)]
     return Dataset.from_dict(
         {
             "input_ids": [list(row.ids) for row in rows],
@@ -107,19 +73,6 @@ def _dataset(plan: Plan) -> Dataset:
             ],
         }
     )
-
-
-def _optimizer(
-    model: PeftModel, plan: Plan
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-    """The trainer's own default (fused AdamW, these betas, no decay) with the plan's rates."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, fused=True)
-    # the scheduler is asked once more after the last step
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: plan.rates[min(step, plan.steps - 1)]
-    )
-    return optimizer, schedule
 
 
 if __name__ == "__main__":
