@@ -31,6 +31,11 @@ def in_float64(model: torch.nn.Module) -> Any:
     inner = wide.get_base_model() if hasattr(wide, "peft_config") else wide
     if inner._can_set_experts_implementation():
         inner.set_experts_implementation("eager")  # the grouped product has no float64
+    try:
+        with torch.no_grad():
+            plain_logprobs(wide, [3, 4])
+    except RuntimeError:  # a part that asks for float32
+        return copy.deepcopy(model)
     return wide
 
 

@@ -29,7 +29,7 @@ def test_shares_and_is_exact(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SHARING)
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(sequences=forests())
 def test_random_forests(kind: str, sequences: Forest) -> None:
     check(tiny_once(kind), sequences)

@@ -40,7 +40,7 @@ def model_of(kind: str, lora: bool) -> PreTrainedModel | PeftModel:
 
 @pytest.mark.parametrize("lora", [False, True], ids=["plain", "lora"])
 @pytest.mark.parametrize("kind", ["llama", "mistral"])
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(sequences=forests())
 @example(sequences=FOREST)
 @example(sequences=[[3], [3], [4]])
@@ -130,7 +130,7 @@ def test_score_gives_the_same_values_in_the_order_given(max_tokens: int) -> None
 def test_heads(kind: str, trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Soft-capped, scaled, with a bias; in chunks of 3 predictions and tiles of 20 tokens of the vocabulary."""
     monkeypatch.setattr(head_module, "CHUNK", 3)
-    monkeypatch.setattr(head_module, "TILE_NUMBERS", 60)
+    monkeypatch.setattr(head_module, "TILE_NUMBERS", {"cpu": 60, "cuda": 60})
     monkeypatch.setattr(head_module, "TRAINED_CHUNK", 3)
     model = tiny(kind, tie_word_embeddings=False)
     model.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""Weights, several targets at a node, targets inside shared prefixes, dropout: what sharing could get wrong."""
+"""Weights, several targets at a node, targets inside shared prefixes, dropout."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_target_inside_a_shared_prefix_counts_once_for_each_sequence() -> None
 
 
 def test_dropout_in_an_adapter_is_that_of_rows_on_their_own() -> None:
-    """Masks drawn for a shared token would be the same in all sequences: nothing is shared then, and it is said."""
+    """One mask for a shared token would be the same in all sequences: nothing is shared, and it is said."""
     model = with_lora(tiny("llama"), lora_dropout=0.5).train()
     with pytest.warns(FallbackWarning, match="dropout in .*lora_dropout"):
         torch.manual_seed(7)

@@ -1,4 +1,4 @@
-"""The training stage of a run: what it tells before, what it keeps for a resumed run, what chooses the epoch."""
+"""The training stage of a run: what it tells before, what a resumed run keeps, what chooses the epoch."""
 
 from __future__ import annotations
 
@@ -50,6 +50,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(model: Path, folder: Path, out: str = "run", **changes: Any) -> tuple[Run, Notes]:
     """A training of the tiny model, with changes to `train`."""
     usual = {"epochs": 2, "learning_rate": 0.01, "batch_tokens": 400, "replay": 0.0}
+    if "select" not in changes and not (folder / "tickets.jsonl").is_file():
+        tiny_run.write_examples(folder / "tickets.jsonl", 24)
     recipe = tiny_run.write_recipe(folder, model, train=usual | changes, candidates=["tuned"], probes=[])
     notes = Notes()
     run = Run(luthier.load_recipe(recipe), folder / out, notes)
@@ -138,7 +140,7 @@ def test_epochs_are_chosen_by_score_where_that_is_asked_for(model: Path, tmp_pat
 
 
 def test_the_score_is_that_of_the_tuned_candidate_on_the_validation_side(model: Path, tmp_path: Path) -> None:
-    """By the way of `evaluate`: the best epoch's weights, asked the validation side as if it were the test."""
+    """Of the weights that were kept, asked again after the training."""
     run, _ = trained(model, tmp_path, epochs=3, select="score")
     split = run.split()
     got = scoring.validation_score(run.recipe, run.models, split, run.tuned())

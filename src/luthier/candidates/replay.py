@@ -15,6 +15,7 @@ from luthier.progress import Advance
 
 TOKENS = 64
 ROUNDS = 4  # different samples of the same request, at most
+TOGETHER = 32  # requests answered at a time: no more than is needed
 REQUESTS = (
     "How do I get better at cooking vegetables?",
     "What is photosynthesis, in simple words?",
@@ -88,15 +89,17 @@ def base_replay(
 ) -> list[Item]:
     """Training items of about `tokens` tokens from the base model's own answers, written once per model."""
     items: list[Item] = []
-    for round_ in range(ROUNDS):
+    for number in range(ROUNDS * len(REQUESTS) // TOGETHER):
+        first = number * TOGETHER % len(REQUESTS)
+        asked = REQUESTS[first : first + TOGETHER]
         answers = own_answers(
-            model, chat, identity, REQUESTS, max_new_tokens=TOKENS, seed=1 + round_, advance=advance
+            model, chat, identity, asked, max_new_tokens=TOKENS, seed=1 + number, advance=advance
         )
-        for number, answer in enumerate(answers):
+        for answer in answers:
             if sum(item.tokens for item in items) >= tokens:
                 return items
             prompt, ids = answer["prompt"], [*answer["ids"], *[chat.terminator] * answer["finished"]]
             weights = (0.0,) * len(prompt) + (1.0,) * len(ids)
             sequence = TrainingSequence(tuple(prompt + ids), weights)
-            items.append(Item(f"replay of request {number + 1}", (sequence,)))
+            items.append(Item(f"replay {len(items) + 1}", (sequence,)))
     return items

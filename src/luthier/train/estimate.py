@@ -10,6 +10,7 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import torch
 
@@ -27,7 +28,7 @@ from luthier.train.work import Plan, Shape, plan_training, shape_of, work_of
 CUDA_MICRO_TOKENS = 8192  # fewer leave a large GPU waiting
 LEAST_MICRO_TOKENS = 64
 FIRST_TOKENS = 16  # of the first call: slow, as weights are read and threads are started
-SMALL_TOKENS = 256  # of the next: safe, and within a tenth of the rate of larger ones
+TINY_TOKENS, SMALL_TOKENS = 64, 256  # of the next two: quick and safe, and enough for a line through them
 MEASURE_SECONDS = 6.0  # at most, beyond these,
 MEASURE_SHARE = 0.02  # and of the training
 MEMORY_SHARE = 0.85  # of what is available: the rest is for what was not foreseen
@@ -140,22 +141,26 @@ class Probe:
         self.loaded_bytes = 0
         self.bytes_per_token = 0.0
         self._heap_growth = HEAP_GROWTH if self.device.type == "cpu" else 1.0
-        self._small = (0.0, 0.0)  # operations, seconds
+        # operations and seconds
+        self._tiny = self._small = (0.0, 0.0)
         self._large: list[tuple[float, float]] = []
 
     def measure_small(self, micro: Sequence[Item]) -> None:
-        """Make everything ready with a few tokens, then time some of these items twice.
+        """Make everything ready with a few tokens, then time a few and some of these items.
+
+        Each twice, of which the quicker counts: a short time is easily disturbed.
 
         Raises:
             TrainingError: they do not fit in memory.
         """
-        items = self._some_of(micro)
+        few, items = (self._some_of(micro, tokens) for tokens in (TINY_TOKENS, SMALL_TOKENS))
         try:
             _first_call(self.model, items[0])
             gc.collect()
             give_back_memory()
             self.loaded_bytes = used_bytes(self.device)
-            runs = [self._run(items) for _ in range(2)]
+            self._tiny = min((self._run(few) for _ in range(2)), key=itemgetter(1))
+            self._small = min((self._run(items) for _ in range(2)), key=itemgetter(1))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -165,7 +170,6 @@ class Probe:
                 where=items[0].where,
                 fix="use a smaller model or a machine with more memory",
             ) from None
-        self._small = min(runs, key=lambda run: run[1])
 
     def measure_large(self, micro: Sequence[Item], allowed_seconds: float) -> None:
         """Time these items as often as it is allowed, three times at most; perhaps not at all."""
@@ -191,15 +195,15 @@ class Probe:
         return plan.scale * steps + plan.validations * held
 
     def _seconds(self, flops: float) -> float:
-        small_flops, small_seconds = self._small
-        if not self._large:
-            return small_seconds * flops / small_flops
-        large_flops = sum(flops for flops, _ in self._large) / len(self._large)
-        large_seconds = sum(seconds for _, seconds in self._large) / len(self._large)
-        slope = (large_seconds - small_seconds) / max(large_flops - small_flops, 1.0)
-        # a fit of two noisy points may have no overhead, or nothing else
-        slope = min(max(slope, 0.5 * large_seconds / large_flops), large_seconds / large_flops)
-        return slope * flops + large_seconds - slope * large_flops
+        """By the line through the two largest sizes that were measured."""
+        less, more = self._tiny, self._small
+        if self._large:
+            less, count = self._small, len(self._large)
+            more = sum(flops for flops, _ in self._large) / count, sum(s for _, s in self._large) / count
+        slope = (more[1] - less[1]) / max(more[0] - less[0], 1.0)
+        # points that noise has moved may give a line without an overhead, or with little else
+        slope = min(max(slope, 0.5 * more[1] / more[0]), more[1] / more[0])
+        return slope * (flops - more[0]) + more[1]
 
     def _run(self, items: Sequence[Item]) -> tuple[float, float]:
         """Operations and seconds of these items; their memory is taken note of."""
@@ -213,12 +217,12 @@ class Probe:
         self.bytes_per_token = self._heap_growth * grown / work.executed
         return self.shape.step_flops(work), max(seconds, 1e-9)
 
-    def _some_of(self, micro: Sequence[Item]) -> list[Item]:
-        """The shortest items, of `SMALL_TOKENS` executed tokens or a few more."""
+    def _some_of(self, micro: Sequence[Item], tokens: int) -> list[Item]:
+        """The shortest items, of so many executed tokens or a few more."""
         chosen: list[Item] = []
         for item in sorted(micro, key=lambda item: item.tokens):
             chosen.append(item)
-            if executed_by(chosen, share=self.share) >= SMALL_TOKENS:
+            if executed_by(chosen, share=self.share) >= tokens:
                 break
         return chosen
 
