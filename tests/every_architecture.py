@@ -108,6 +108,8 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "smollm3": {"no_rope_layers": [1, 0]},
     "starcoder2": {"sliding_window": 4},
+    "xmod": {"default_language": "en_XX"},
+    "zaya": {"num_experts_per_tok": 1, "sliding_window": 4, "layer_types": ["hybrid", "hybrid_sliding"]},
 }  # fmt: skip
 
 

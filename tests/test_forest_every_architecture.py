@@ -45,7 +45,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "llama 4 without chunks": (
         "llama4_text",
-        {"layer_types": ["full_attention"] * 2, "no_rope_layers": [1, 0], "floor_scale": 4, "attn_scale": 0.5},
+        {
+            "layer_types": ["full_attention"] * 2,
+            "no_rope_layers": [1, 0],
+            "floor_scale": 4,
+            "attn_scale": 0.5,
+        },
     ),
     "gpt2 scaled by layer": ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
     "gemma 3 in both directions": ("gemma3_text", {"use_bidirectional_attention": True}),

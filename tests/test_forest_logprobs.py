@@ -128,7 +128,7 @@ def test_score_gives_the_same_values_in_the_order_given(max_tokens: int) -> None
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "granite", "cohere2", "phi"])
 @pytest.mark.parametrize("trained", [False, True], ids=["frozen", "trained"])
 def test_heads(kind: str, trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Soft-capped, scaled, with a bias; in chunks of 3 predictions and tiles of 20 tokens of the vocabulary."""
+    """Soft-capped, scaled, with a bias; 3 predictions at once, the vocabulary in tiles of 20 tokens."""
     monkeypatch.setattr(head_module, "CHUNK", 3)
     monkeypatch.setattr(head_module, "TILE_NUMBERS", {"cpu": 60, "cuda": 60})
     monkeypatch.setattr(head_module, "TRAINED_CHUNK", 3)

@@ -124,7 +124,9 @@ def test_rows_quantised_once_are_known_by_their_content() -> None:
 def test_layers_with_the_same_input_quantise_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     x, seen = random(3, 8).requires_grad_(), []
     original = int8_module._quantise
-    monkeypatch.setattr(int8_module, "_quantise", lambda rows, into=None: (seen.append(1), original(rows, into))[1])
+    monkeypatch.setattr(
+        int8_module, "_quantise", lambda rows, into=None: (seen.append(1), original(rows, into))[1]
+    )
     one, two = Int8Linear(random(6, 8), None), Int8Linear(random(4, 8, seed=1), None)
     seen.clear()
     one(x)

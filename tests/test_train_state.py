@@ -175,8 +175,9 @@ def test_what_a_checkpoint_must_have(stopped: Path) -> None:
     for missing in [*checkpoint.state, *GROUPS]:
         assert not training.fits(without(checkpoint, missing)), missing
     name = min(parameters)
-    for wrong in ({f"weight/{name}": torch.zeros(2, 3)}, {"weight/another": torch.zeros(1)}):
-        tensors = {**checkpoint.tensors, **wrong}
+    value = checkpoint.tensors[f"weight/{name}"]
+    for label, wrong in (("weight/" + name, value.T), ("best/" + name, value.half()), ("weight/x", value)):
+        tensors = {**checkpoint.tensors, label: wrong}
         assert not training.fits(dataclasses.replace(checkpoint, tensors=tensors))
     no_best = {name: value for name, value in checkpoint.tensors.items() if not name.startswith("best/")}
     assert not training.fits(dataclasses.replace(checkpoint, tensors=no_best))

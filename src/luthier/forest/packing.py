@@ -13,9 +13,9 @@ WORTH = 1 / 8  # of a sequence: sharing less must not decide what it is packed w
 def pack(sequences: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
     """Indices of the sequences, grouped so that each group executes at most `max_tokens` nodes.
 
-    In sorted order a sequence adds exactly the tokens that it does not share with the one before it. Runs
-    of sequences that share more than a little are cut where they exceed the budget; the pieces fill the groups
-    by best fit, the largest piece first. A sequence longer than `max_tokens` gets a group of its own.
+    In sorted order a sequence adds exactly the tokens that it does not share with the one before it.
+    Runs of sequences that share more than a little are cut where they exceed the budget; the pieces fill
+    the groups by best fit, the largest first. A sequence longer than `max_tokens` gets a group of its own.
     """
     groups: list[list[int]] = []
     room: list[int] = []

@@ -116,8 +116,10 @@ class Training:
         for label, saved in checkpoint.tensors.items():
             kind, name = label.split("/", 1)
             of_kind.setdefault(kind, set()).add(name)
-            scalar = kind.startswith("optimizer.") and saved.dim() == 0
-            if name not in parameters or not (scalar or saved.shape == parameters[name].shape):
+            if name not in parameters:
+                return False
+            alike = saved.shape == parameters[name].shape and saved.dtype == parameters[name].dtype
+            if kind in ("weight", "best") and not alike:
                 return False
         weights, best, *moments = of_kind.values()
         return (
