@@ -61,6 +61,12 @@ EVEN_IF_NONE = {
 WINDOWED = {"sliding_window": 4, "layer_types": ["full_attention", "sliding_attention"]}
 QWEN_WINDOWED = WINDOWED | {"use_sliding_window": True, "max_window_layers": 1}
 PLAIN_ROPE = {"rope_type": "default", "rope_theta": 100.0}
+ZAMBA = {
+    "attention_hidden_size": 64,
+    "attention_head_dim": 16,
+    "num_hidden_layers": 4,
+    "layer_types": ["linear_attention", "hybrid"] * 2,
+}
 OWN: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1]},
     "blt": {"encoder_hash_byte_group_vocab": 64, "local_attention_window_len": 16},
@@ -109,6 +115,8 @@ OWN: dict[str, dict[str, Any]] = {
     "smollm3": {"no_rope_layers": [1, 0]},
     "starcoder2": {"sliding_window": 4},
     "xmod": {"default_language": "en_XX"},
+    "zamba": ZAMBA,
+    "zamba2": ZAMBA | {"n_mamba_heads": 8},
     "zaya": {"num_experts_per_tok": 1, "sliding_window": 4, "layer_types": ["hybrid", "hybrid_sliding"]},
 }  # fmt: skip
 

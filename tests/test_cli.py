@@ -349,7 +349,12 @@ def test_ctrl_c_in_training_is_130_and_keeps_what_is_finished(home: Path, tmp_pa
     changes = {"candidates": ["prompt", "tuned"], "probes": [], "train": {"epochs": 400, "batch_tokens": 400}}
     recipe = tiny_run.write_recipe(tmp_path / "work", home / "model", **changes)
     out = tmp_path / "run"
-    command = [sys.executable, "-c", "from luthier.cli.main import main; main()", "run", recipe, "--out", out]
+    # whoever runs the tests in the background may have had SIGINT ignored, which is inherited
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from luthier.cli.main import main; main()"
+    )
+    command = [sys.executable, "-c", code, "run", recipe, "--out", out]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment

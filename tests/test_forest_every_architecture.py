@@ -30,8 +30,30 @@ ROWS: Forest = [
 ]
 
 # what shares; the rest of the architectures falls back
-SHARING: set[str] = set()
-NOT_BUILT: dict[str, str] = {}
+SHARING = set(
+    (
+        "afmoe apertus arcee aria_text axk1 beam bert bert-generation biogpt bitnet cohere cohere2 "
+        "cohere2_moe cohere_compass_text ctrl cwm data2vec-text deepseek_v2 deepseek_v3 dots1 emu3 ernie "
+        "ernie4_5 ernie4_5_moe exaone4 exaone_moe flex_olmo flint fuyu gemma gemma2 gemma3 gemma3_text "
+        "gemma4 gemma4_text gemma4_unified gemma4_unified_text glm glm4 glm4_moe glm4_moe_lite gpt-sw3 gpt2 "
+        "gpt_bigcode gpt_neox gpt_oss granite granite_swa granitemoe granitemoe_swa granitemoeshared helium "
+        "hunyuan_v1_dense hunyuan_v1_moe hy_v3 hyperclovax internlm3 iquestcoder jais2 jetmoe kolibri1 "
+        "laguna llama longcat_flash mellum mimo_v2_flash minicpm3 minimax_m2 minimax_m3_vl_text ministral "
+        "ministral3 mistral mixtral mllama modernbert-decoder moss_transcribe_diarize nanochat olmo olmo2 "
+        "olmo3 olmoe opt persimmon phi phi3 phi4_multimodal qwen2 qwen2_moe qwen3 qwen3_moe roc_bert "
+        "seed_oss smollm3 solar_open starcoder2 vaultgemma whisper youtu "
+    ).split()
+)
+NO_TEXT_ALONE = "its configuration alone makes no language model"
+NOT_BUILT = {
+    "blt": "sizes of its byte patches do not follow from its configuration",
+    "gemma3n": "its images need another library",
+    "gemma4_assistant": "it drafts for another model, whose states it takes",
+    "gemma4_unified_assistant": "it drafts for another model, whose states it takes",
+    "musicgen": NO_TEXT_ALONE,
+    "musicgen_melody": NO_TEXT_ALONE,
+    "reformer": "it has no gradient in evaluation mode, and random hashes in training mode",
+}
 # the same architectures with a term that their defaults leave out
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "attention scaled by position": (
@@ -70,6 +92,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "keys chosen in blocks": ("minimax_m3_vl_text", {"layer_types": ["full_attention", "minimax_m3_sparse"]}),
+    "keys of another layer": (
+        "gemma4_text",
+        {
+            "num_hidden_layers": 4, "num_kv_shared_layers": 2,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+        },
+    ),
     "normed queries": ("stablelm", {"qk_layernorm": True}),
     "parallel residual": ("gpt_neox", {"use_parallel_residual": False}),
     "falcon with alibi": ("falcon", {"alibi": True}),

@@ -21,6 +21,8 @@ from luthier.forest.layout import Layout
 from luthier.forest.tiles import tiled_attention
 
 NAME = "luthier_forest"
+# What architectures of Transformers pass along beside a mask, and would be wrong without.
+UNKNOWN_TERMS = ("position_bias", "indices", "block_indices", "sinks")
 
 
 class Unsupported(Exception):  # noqa: N818 it is caught, and says what to do instead
@@ -58,11 +60,18 @@ def forest_attention(
     if attention_mask is not None:
         raise Unsupported("an attention mask of the model's own")
     _refuse_hidden_masks(module, sliding_window)
+    if kwargs.get("is_causal") is False:
+        raise Unsupported("attention that is not causal")
+    for term in UNKNOWN_TERMS:
+        if kwargs.get(term) is not None:
+            raise Unsupported(f"the attention's {term}")
     sinks = kwargs.get("s_aux")
     if forest.kept is not None:
         if module.layer_idx in forest.kept:  # DiffLlama: one entry a layer would lose the first
             raise Unsupported("attention twice in a layer")
         forest.kept[module.layer_idx] = (key, value)  # type: ignore[index]
+    if not query.dtype == key.dtype == value.dtype:  # under autocast: rotations are fp32, projections are not
+        query, key = query.to(value.dtype), key.to(value.dtype)
     trunk = None if forest.trunk is None else forest.trunk[module.layer_idx]  # type: ignore[index]
     window = sliding_window if sliding_window is not None and sliding_window < forest.reach else None
     if query.shape[3] == value.shape[3]:

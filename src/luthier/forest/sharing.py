@@ -47,6 +47,8 @@ def refuse_unequal_rows(model: Model, sequences: Sequence[Sequence[int]], root: 
     base = causal_lm(model)
     if base.training and (dropout := _dropout(base)):
         raise Unsupported(f"dropout {dropout}")
+    if base.training and getattr(base.config.get_text_config(), "router_jitter_noise", None):
+        raise Unsupported("noise in the router")
     # recomputation in the backward pass would find the model's own attention in place again
     if (
         base.training
@@ -87,7 +89,9 @@ def _try_sharing(model: Model, root: Root | None) -> str | None:
     vocabulary: int = base.get_input_embeddings().weight.shape[0]  # type: ignore[index,assignment]
     trial = [[(7 * i + 3) % vocabulary for i in row] for row in ([0, 1, 2, 3, 4], [0, 1, 5, 6], [0, 1, 2, 7])]
     try:
-        with torch.no_grad(), evaluating(base), quiet_transformers(), without_int8():
+        # what is found holds for later calls, so nothing of this call's own may count
+        plain = torch.autocast(device_of(base).type, enabled=False)
+        with torch.no_grad(), plain, evaluating(base), quiet_transformers(), without_int8():
             layout = lay_out(trial) if root is None else root.lay_out(trial)
             layout.kept = {}
             shared = _shared_hidden(model, layout, root)
