@@ -116,7 +116,7 @@ OWN: dict[str, dict[str, Any]] = {
     "starcoder2": {"sliding_window": 4},
     "xmod": {"default_language": "en_XX"},
     "zamba": ZAMBA,
-    "zamba2": ZAMBA | {"n_mamba_heads": 8},
+    "zamba2": ZAMBA | {"n_mamba_heads": 8, "hybrid_layer_ids": [1, 3], "num_mem_blocks": 1},
     "zaya": {"num_experts_per_tok": 1, "sliding_window": 4, "layer_types": ["hybrid", "hybrid_sliding"]},
 }  # fmt: skip
 
