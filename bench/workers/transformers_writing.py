@@ -27,6 +27,8 @@ def main() -> None:
     if job.get("probe") and settings.cache != "prefix":
         prompts = prompts[:PROBE_PROMPTS]
     model = load_model(job["model"], device="cpu").model
+    # an unset value of a given configuration is filled in from the model's own, which ends an answer early
+    model.generation_config.eos_token_id = None
     _write(model, prompts[:2], settings, 2)  # what a first call sets up is no part of a step
     steps = Steps(line)
     steps.begin()
@@ -39,7 +41,6 @@ def _write(
     model: PreTrainedModel, prompts: list[list[int]], settings: TransformersSettings, new_tokens: int
 ) -> list[list[int]]:
     """New tokens of every prompt; neighbours in length share a batch, so that little is padded."""
-    # the model's own configuration would stop at the end of an answer
     config = GenerationConfig(do_sample=False, max_new_tokens=new_tokens, pad_token_id=0)
     if settings.cache == "static":
         config.cache_implementation = "static"

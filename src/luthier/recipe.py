@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from luthier.errors import RecipeError
+from luthier.grader_options import GRADER_TAGS, PYTHON, GraderChoice, GraderOptions, JudgeOptions, check_grader
+from luthier.grader_options import Section as _Section
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -26,8 +28,6 @@ ProbeName = Literal["forgetting", "own_text"]
 TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 AdapterKind = Literal["lora", "rslora", "dora", "prefix", "prompt", "full"]
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".gz")
-GRADERS = ("label", "string_check", "text_similarity", "json_schema", "json_fields")
-
 
 LAYERS = re.compile(r"all|last [1-9]\d*|\d+-\d+")  # which layers are trained, when not a list
 SUITES = "suites:"  # data of the public suites, as `suites:BoolQ/dev.jsonl`
@@ -71,10 +71,6 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Plain.add_representer(str, _represent_text)
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class DataFiles(_Section):
@@ -199,7 +195,14 @@ class Recipe(_Section):
     model: str = Field(description="smollm2-135m (embedded), a local folder, or a hub id.")
     data: DataFiles = Field(description="A file of examples, or {train, validation, test}.")
     system: str | None = Field(None, description="System prompt, for examples that carry none.")
-    grader: str | None = Field(None, description="How answers are scored; chosen from the data when absent.")
+    grader: GraderChoice | None = Field(
+        None,
+        description="How answers are scored: a name, or {kind: ..., its options}; chosen from the data when "
+        "absent.",
+    )
+    slices: tuple[str, ...] = Field(
+        (), description="Fields of the examples by whose values the scores are broken down."
+    )
     answer_schema: str | None = Field(
         None,
         description="JSON Schema file for the json_schema grader; inferred from training answers if absent.",
@@ -232,23 +235,15 @@ class Recipe(_Section):
             raise ValueError("expected a file, or {train: ..., validation: ..., test: ...}")
         return value
 
-    @field_validator("grader")
+    @field_validator("grader", mode="before")
     @classmethod
-    def _known_grader(cls, value: str | None) -> str | None:
-        if value is None or value in GRADERS:
-            return value
-        if value.startswith("python:") and value.count(":") >= 2:
-            return value
-        near = difflib.get_close_matches(value, GRADERS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"unknown grader {value!r}{hint} Expected one of {', '.join(GRADERS)} or python:file.py:fn"
-        )
+    def _known_grader(cls, value: Any) -> Any:
+        return check_grader(value)
 
-    @field_validator("candidates")
+    @field_validator("candidates", "slices")
     @classmethod
-    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) != len(value) or not value:
+    def _distinct(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if len(set(value)) != len(value) or (not value and info.field_name == "candidates"):
             raise ValueError("expected at least one, and none twice")
         return value
 
@@ -349,16 +344,20 @@ def _resolve_model(value: str, base: Path) -> str:
     return str(local.resolve()) if local.is_dir() else value
 
 
-def _resolve_grader(value: str | None, base: Path) -> str | None:
-    if value is None or not value.startswith("python:"):
-        return value
-    _, rest = value.split(":", 1)
-    file, function = rest.rsplit(":", 1)
-    return f"python:{_resolve(file, base)}:{function}"
+def _resolve_grader(value: str | GraderOptions | None, base: Path) -> str | GraderOptions | None:
+    if isinstance(value, str) and value.startswith(PYTHON):
+        file, function = value.removeprefix(PYTHON).rsplit(":", 1)
+        return f"{PYTHON}{_resolve(file, base)}:{function}"
+    if isinstance(value, JudgeOptions):
+        model = value.model and _resolve_model(value.model, base)
+        return value.model_copy(update={"labels": _resolve(value.labels, base), "model": model})
+    return value
 
 
 def _section_keys(location: tuple[Any, ...]) -> list[str]:
     model: Any = Recipe
+    if location[:1] == ("grader",) and len(location) > 1:
+        model, location = GRADER_TAGS[location[1]], location[2:]
     for part in location:
         field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
         if field is None:
@@ -377,9 +376,16 @@ def _first(error: ValidationError) -> ErrorDetails:
     return next((detail for detail in found if detail["type"] == "extra_forbidden"), found[0])
 
 
+def _keys(location: tuple[Any, ...]) -> list[str]:
+    """The keys of the recipe on the way to a place: without pydantic's names for the members of a union."""
+    if location[:1] == ("grader",):
+        location = (*location[:1], *location[2:])
+    return [str(part) for part in location if part not in ("float", "literal['auto']")]
+
+
 def _explain(error: ValidationError) -> str:
     first = _first(error)
-    key = ".".join(str(part) for part in first["loc"] if part not in ("float", "literal['auto']"))
+    key = ".".join(_keys(first["loc"]))
     if first["type"] == "extra_forbidden":
         return f"unknown key {key!r}"
     if first["type"] == "missing":
@@ -402,8 +408,8 @@ def _suggest(error: ValidationError) -> str | None:
         return f"did you mean {near[0]!r}?" if near else None
     if first["type"] != "extra_forbidden":
         return None
-    *parents, key = first["loc"]
-    known = _section_keys(tuple(parents))
-    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+    known = _section_keys(first["loc"][:-1])
+    *parents, key = _keys(first["loc"])
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     prefix = "".join(f"{p}." for p in parents)
     return f"did you mean {prefix + near[0]!r}?" if near else f"known keys here: {', '.join(known)}"

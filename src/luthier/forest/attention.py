@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
 from luthier.forest.flex import fits_kernel, flex_forest_attention
 from luthier.forest.layout import Layout
@@ -172,17 +172,28 @@ def attending_by_forest(model: PreTrainedModel, implementation: str = NAME) -> I
     Raises:
         Unsupported: the model's attention is not reached through the public interface.
     """
-    parts = {name: getattr(model.config, name) for name in model.config.sub_configs}
-    before = {"": model.config._attn_implementation} | {
-        name: part._attn_implementation for name, part in parts.items() if part is not None
-    }
+    before = [(config, config._attn_implementation) for config in _configurations(model)]
     try:
         model.set_attn_implementation(implementation)
         if model.config._attn_implementation != implementation:
             raise Unsupported("attention outside of the public interface")
         yield
     finally:
-        model.set_attn_implementation(before)
+        # not by the public ways: they overwrite the parts of a part, and cannot give back None
+        for config, own in before:
+            config._attn_implementation_internal = own
+
+
+def _configurations(model: PreTrainedModel) -> list[PreTrainedConfig]:
+    """Every configuration that a model and its parts read."""
+    found: dict[int, PreTrainedConfig] = {}
+    waiting = [part.config for part in model.modules() if isinstance(part, PreTrainedModel)]
+    for config in waiting:  # grows while it is gone through
+        if id(config) not in found:
+            found[id(config)] = config
+            parts = (getattr(config, name, None) for name in config.sub_configs)
+            waiting += [part for part in parts if part is not None]
+    return list(found.values())
 
 
 AttentionInterface.register(NAME, forest_attention)

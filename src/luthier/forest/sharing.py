@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -88,40 +90,53 @@ def _try_sharing(model: Model, root: Root | None) -> str | None:
     base = causal_lm(model)
     vocabulary: int = base.get_input_embeddings().weight.shape[0]  # type: ignore[index,assignment]
     trial = [[(7 * i + 3) % vocabulary for i in row] for row in ([0, 1, 2, 3, 4], [0, 1, 5, 6], [0, 1, 2, 7])]
+    # rounding; mixing is 1e-3 and more
+    tolerance = 5e-2 if torch.finfo(base.dtype).bits < 32 else 3e-5
     try:
         # what is found holds for later calls, so nothing of this call's own may count
         plain = torch.autocast(device_of(base).type, enabled=False)
         with torch.no_grad(), plain, evaluating(base), quiet_transformers(), without_int8():
             layout = lay_out(trial) if root is None else root.lay_out(trial)
             layout.kept = {}
-            shared = _shared_hidden(model, layout, root)
+            shared = _shared_states(model, layout, root)
             for row, pick in zip(trial, layout.picks, strict=True):
-                alone = _own_hidden(model, row)[:-1]
+                alone = _own_states(model, row)[:-1]
                 together = shared[torch.from_numpy(layout.nodes[pick]).to(shared.device)]
-                tolerance = 3e-5 if base.dtype == torch.float32 else 5e-2  # rounding; mixing is 1e-3 and more
                 if not (together - alone).abs().max() <= tolerance * alone.abs().max():
                     return "its layers mix tokens other than through attention"
     except Unsupported as error:
         return f"{error} cannot be shared"
-    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+    except torch.OutOfMemoryError:
+        raise  # says nothing about the model
+    except Exception as error:
         return f"its attention is not reached through the public interface ({type(error).__name__})"
     return None
 
 
-def _shared_hidden(model: Model, layout: Layout, root: Root | None) -> torch.Tensor:
-    """`[T, D]` float32. Not log-probabilities: an untrained head would hide a difference."""
+def _shared_states(model: Model, layout: Layout, root: Root | None) -> torch.Tensor:
+    """`[T, D]` float32."""
     base = causal_lm(model)
     with attending_by_forest(base):
-        output = base(
-            **inputs_of(model, layout, root, forest=True), use_cache=False, output_hidden_states=True
-        )
-    hidden: torch.Tensor = output.hidden_states[-1][0]
-    return hidden.float()
+        return _before_head(base, base, inputs_of(model, layout, root, forest=True))
 
 
-def _own_hidden(model: Model, row: list[int]) -> torch.Tensor:
+def _own_states(model: Model, row: list[int]) -> torch.Tensor:
     """`[len(row), D]` float32 of the model's own forward, virtual tokens left out."""
-    ids = torch.tensor([row], device=device_of(causal_lm(model)))
-    output = model(input_ids=ids, use_cache=False, output_hidden_states=True)
-    hidden: torch.Tensor = output.hidden_states[-1][0, -len(row) :]
-    return hidden.float()
+    base = causal_lm(model)
+    ids = torch.tensor([row], device=device_of(base))
+    return _before_head(model, base, {"input_ids": ids})[-len(row) :]
+
+
+def _before_head(model: Model, base: PreTrainedModel, inputs: dict[str, Any]) -> torch.Tensor:
+    """What the head is given, float32; the logits where nothing is.
+
+    Not log-probabilities: an untrained head would hide a difference.
+    """
+    given: list[torch.Tensor] = []
+    head = base.get_output_embeddings()
+    with contextlib.ExitStack() as stack:
+        if head is not None:
+            hook = head.register_forward_pre_hook(lambda _, args: given.append(args[0]))
+            stack.callback(hook.remove)
+        logits: torch.Tensor = model(**inputs, use_cache=False).logits
+    return (given[-1] if given else logits)[0].float()

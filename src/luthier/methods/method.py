@@ -14,7 +14,11 @@ from luthier.examples.example import Example
 
 @dataclass(frozen=True)
 class Item:
-    """One example as the loss sees it: all sequences that must be scored together."""
+    """One example as the loss sees it: all sequences that must be scored together.
+
+    A token is *trained* where its weight is above 0 and a token precedes it: the first of a sequence is
+    predicted from nothing.
+    """
 
     where: str
     sequences: tuple[TrainingSequence, ...]
@@ -23,6 +27,21 @@ class Item:
     def tokens(self) -> int:
         """Tokens before sharing: what the batch budget counts."""
         return sum(len(sequence.ids) for sequence in self.sequences)
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens with a loss, before sharing, whatever their weights."""
+        return sum(map(sum, self.flags))
+
+    @property
+    def flags(self) -> list[list[bool]]:
+        """Which predictions are trained: `len - 1` flags for each sequence, as `forest.logprobs` takes them."""
+        return [[weight > 0 for weight in sequence.weights[1:]] for sequence in self.sequences]
+
+    @property
+    def weights(self) -> list[float]:
+        """The trained tokens' weights, sequence after sequence: one for each log-probability of the item."""
+        return [weight for sequence in self.sequences for weight in sequence.weights[1:] if weight > 0]
 
 
 class Method(Protocol):
@@ -43,5 +62,5 @@ class Method(Protocol):
         ...
 
     def loss(self, items: Sequence[Item], logps: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
-        """Summed loss, given log-probabilities at the weighted positions of every item's sequences."""
+        """Summed loss, given log-probabilities of the trained tokens of every item's sequences."""
         ...

@@ -2,8 +2,8 @@
 
     L = - sum_i sum_t w_it log p(y_it | y_i<t) / sum_i sum_t w_it
 
-with w = 1 on the assistant's tokens and the turn's terminator, 0 elsewhere (prompt masking). Every
-trained token counts the same, whichever example or micro-batch it is in.
+with w = 1 on the assistant's tokens and the turn's terminator, 0 elsewhere (prompt masking), unless the
+items give other weights. Tokens of one weight count the same, whichever example or micro-batch they are in.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ class SFT:
         return [Item(example.where, tuple(chat.training(example, system))) for example in examples]
 
     def total(self, items: Sequence[Item]) -> float:
-        """Trained tokens."""
-        return float(sum(sum(sequence.weights) for item in items for sequence in item.sequences))
+        """Summed weight of the trained tokens."""
+        return float(sum(sum(item.weights) for item in items))
 
     def loss(self, items: Sequence[Item], logps: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
-        """Summed negative log-likelihood, float32 scalar."""
-        return -torch.cat([values for sequences in logps for values in sequences]).sum()
+        """Weighted sum of negative log-likelihoods, float32 scalar."""
+        values = torch.cat([values for sequences in logps for values in sequences])
+        weights = [weight for item in items for weight in item.weights]
+        return -(values * torch.tensor(weights, dtype=values.dtype, device=values.device)).sum()

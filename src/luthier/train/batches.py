@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from luthier.forest.packing import executed_tokens, pack
 from luthier.methods.method import Item
+
+Shares = Callable[[Item], bool]  # whether an item's sequences can share prefixes, with each other and with others'
 
 
 def epoch_batches(items: Sequence[Item], *, batch_tokens: int, seed: int, epoch: int) -> list[list[int]]:
@@ -25,8 +27,7 @@ def epoch_batches(items: Sequence[Item], *, batch_tokens: int, seed: int, epoch:
         middle = seen + items[i].tokens / 2
         batches[min(count - 1, int(middle * count / total))].append(i)
         seen += items[i].tokens
-    # an item longer than an even share can leave a neighbour empty
-    return [batch for batch in batches if batch] if count > len(items) else _filled(batches)
+    return _filled(batches)
 
 
 def batches_per_epoch(items: Sequence[Item], batch_tokens: int) -> int:
@@ -35,31 +36,38 @@ def batches_per_epoch(items: Sequence[Item], batch_tokens: int) -> int:
     return max(1, min(len(items), round(total / batch_tokens)))
 
 
-def micro_batches(items: Sequence[Item], max_tokens: int, *, share: bool = True) -> list[list[int]]:
+def micro_batches(items: Sequence[Item], max_tokens: int, *, shares: Shares) -> list[list[Item]]:
     """Split a batch so that at most `max_tokens` tokens are executed at once; items stay whole.
 
-    Args:
-        share: the model computes shared prefixes once; else every sequence counts in full.
+    Items that cannot share are apart from those that can, as one of them keeps a whole forest from being one.
     """
-    if share and all(len(item.sequences) == 1 for item in items):
-        return pack([item.sequences[0].ids for item in items], max_tokens)
-    groups: list[list[int]] = []
-    for i, item in sorted(enumerate(items), key=lambda pair: list(pair[1].sequences[0].ids)):
-        if groups and executed_by([*(items[k] for k in groups[-1]), item], share=share) <= max_tokens:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
-    return groups
+    able = [item for item in items if shares(item)]
+    if all(len(item.sequences) == 1 for item in able):
+        groups = [[able[i] for i in group] for group in pack([i.sequences[0].ids for i in able], max_tokens)]
+    else:
+        groups = _greedy(able, max_tokens, shares)
+    return groups + _greedy([item for item in items if not shares(item)], max_tokens, shares)
 
 
-def executed_by(items: Sequence[Item], *, share: bool) -> int:
-    """Tokens that are really computed when items are one micro-batch."""
-    if not share:
+def executed_by(items: Sequence[Item], *, shares: Shares) -> int:
+    """Tokens that are really computed when items are one micro-batch; virtual tokens are not counted."""
+    if not all(map(shares, items)):
         return sum(item.tokens for item in items)
     return executed_tokens([sequence.ids for item in items for sequence in item.sequences])
 
 
+def _greedy(items: Sequence[Item], max_tokens: int, shares: Shares) -> list[list[Item]]:
+    groups: list[list[Item]] = []
+    for item in sorted(items, key=lambda item: item.sequences[0].ids):
+        if groups and executed_by([*groups[-1], item], shares=shares) <= max_tokens:
+            groups[-1].append(item)
+        else:
+            groups.append([item])
+    return groups
+
+
 def _filled(batches: list[list[int]]) -> list[list[int]]:
+    """An item longer than an even share can leave its neighbours empty: they get one of the fullest batch."""
     for batch in batches:
         if not batch:
             batch.append(max(batches, key=len).pop())

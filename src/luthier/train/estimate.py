@@ -16,13 +16,14 @@ import torch
 
 from luthier.errors import TrainingError
 from luthier.forest import logprobs
-from luthier.forest.logprobs import Model, can_share
+from luthier.forest.logprobs import Model
 from luthier.methods.method import Item, Method
 from luthier.recipe import Train
-from luthier.train.batches import executed_by
+from luthier.train.batches import Shares, executed_by
 from luthier.train.loop import MAX_GRAD_NORM, MICRO_TOKENS
 from luthier.train.machine import available_bytes, give_back_memory, used_bytes, watching_memory
 from luthier.train.memory import is_out_of_memory
+from luthier.train.sharing import sharing_of
 from luthier.train.work import Plan, Shape, plan_training, shape_of, work_of
 
 CUDA_MICRO_TOKENS = 8192  # fewer leave a large GPU waiting
@@ -89,19 +90,19 @@ def estimate_training(
         TrainingError: not even one example fits in memory.
     """
     began = clock()
-    share, shape, device = can_share(model), shape_of(model), _device(model)
+    shares, shape, device = sharing_of(model), shape_of(model), _device(model)
     state_bytes = _state_bytes(model, device)
     available = available_bytes(device)
 
     def plan_for(micro_tokens: int) -> Plan:
-        return plan_training(items, validation, settings, seed=seed, micro_tokens=micro_tokens, share=share)
+        return plan_training(items, validation, settings, seed=seed, micro_tokens=micro_tokens, shares=shares)
 
     def fits(plan: Plan) -> bool:
-        need = probe.bytes_per_token * executed_by(plan.largest, share=share) + state_bytes
+        need = probe.bytes_per_token * executed_by(plan.largest, shares=shares) + state_bytes
         return need <= MEMORY_SHARE * available
 
     plan = plan_for(CUDA_MICRO_TOKENS if device.type == "cuda" else MICRO_TOKENS)
-    probe = Probe(model, method, shape, share=share, clock=clock)
+    probe = Probe(model, method, shape, shares=shares, clock=clock)
     probe.measure_small(plan.largest)
     chosen = _largest_that_fits(plan, plan_for, fits)
     if chosen is plan:
@@ -110,7 +111,7 @@ def estimate_training(
         probe.measure_large(plan.largest, allowed)
         chosen = _largest_that_fits(plan, plan_for, fits)
     seconds = probe.seconds_of(chosen) + chosen.steps * _optimizer_seconds(model, clock)
-    peak = probe.loaded_bytes + probe.bytes_per_token * executed_by(chosen.largest, share=share)
+    peak = probe.loaded_bytes + probe.bytes_per_token * executed_by(chosen.largest, shares=shares)
     limit = float("inf") if settings.max_minutes is None else 60 * settings.max_minutes
     return Estimate(
         steps=chosen.steps,
@@ -134,8 +135,8 @@ class Probe:
     however few its tokens are. Two sizes give the two numbers.
     """
 
-    def __init__(self, model: Model, method: Method, shape: Shape, *, share: bool, clock: Clock) -> None:
-        self.model, self.method, self.shape, self.share = model, method, shape, share
+    def __init__(self, model: Model, method: Method, shape: Shape, *, shares: Shares, clock: Clock) -> None:
+        self.model, self.method, self.shape, self.shares = model, method, shape, shares
         self.clock = clock
         self.device = _device(model)
         self.loaded_bytes = 0
@@ -164,7 +165,7 @@ class Probe:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            tokens = executed_by(items, share=self.share)
+            tokens = executed_by(items, shares=self.shares)
             raise TrainingError(
                 f"{tokens} tokens do not fit in memory",
                 where=items[0].where,
@@ -173,7 +174,7 @@ class Probe:
 
     def measure_large(self, micro: Sequence[Item], allowed_seconds: float) -> None:
         """Time these items as often as it is allowed, three times at most; perhaps not at all."""
-        expected = self._seconds(self.shape.step_flops(work_of(micro, share=self.share)))
+        expected = self._seconds(self.shape.step_flops(work_of(micro, shares=self.shares)))
         began = self.clock()
         warm = self.device.type != "cuda"  # there every new size is prepared for
         while len(self._large) < 3 and self.clock() - began + expected <= allowed_seconds:
@@ -207,7 +208,7 @@ class Probe:
 
     def _run(self, items: Sequence[Item]) -> tuple[float, float]:
         """Operations and seconds of these items; their memory is taken note of."""
-        work = work_of(items, share=self.share)
+        work = work_of(items, shares=self.shares)
         give_back_memory()
         with watching_memory(self.device) as watch:
             began = self.clock()
@@ -222,7 +223,7 @@ class Probe:
         chosen: list[Item] = []
         for item in sorted(micro, key=lambda item: item.tokens):
             chosen.append(item)
-            if executed_by(chosen, share=self.share) >= tokens:
+            if executed_by(chosen, shares=self.shares) >= tokens:
                 break
         return chosen
 
@@ -238,7 +239,7 @@ def _first_call(model: Model, item: Item) -> None:
 def _forward_and_backward(model: Model, method: Method, items: Sequence[Item]) -> None:
     """As in a step, and the gradients are thrown away."""
     sequences = [sequence for item in items for sequence in item.sequences]
-    needed = [[weight > 0 for weight in sequence.weights[1:]] for sequence in sequences]
+    needed = [row for item in items for row in item.flags]
     model.eval()
     try:
         values = iter(logprobs(model, [list(sequence.ids) for sequence in sequences], needed=needed))

@@ -22,7 +22,7 @@ import torch
 
 from luthier.errors import TrainingError
 from luthier.forest import logprobs
-from luthier.forest.logprobs import Model, can_share
+from luthier.forest.logprobs import Model
 from luthier.methods.method import Item, Method
 from luthier.recipe import Train
 from luthier.train.batches import batches_per_epoch, epoch_batches
@@ -30,6 +30,7 @@ from luthier.train.culprits import all_finite, not_finite
 from luthier.train.memory import memory_bytes, sum_over
 from luthier.train.saving import Saver
 from luthier.train.schedule import rate_at
+from luthier.train.sharing import sharing_of
 from luthier.train.signals import stopping
 from luthier.train.state import Counters, Training
 
@@ -107,7 +108,7 @@ def train(
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     _refuse_nothing(parameters, settings, validation, score)
-    share = can_share(model)
+    shares = sharing_of(model)
     steps_per_epoch = batches_per_epoch(items, settings.batch_tokens)
     steps = steps_per_epoch * settings.epochs
     optimizer = torch.optim.AdamW(parameters.values(), lr=peak, betas=(0.9, 0.999), weight_decay=0.0)
@@ -139,7 +140,7 @@ def train(
                 total = method.total(batch)
                 backward = partial(_backward, model, method, total, state.step + 1)
                 summed = sum_over(
-                    batch, backward, micro_tokens=state.micro_tokens, share=share, again=optimizer.zero_grad
+                    batch, backward, micro_tokens=state.micro_tokens, shares=shares, again=optimizer.zero_grad
                 )
                 norm = torch.nn.utils.clip_grad_norm_(parameters.values(), MAX_GRAD_NORM)
                 if not torch.isfinite(norm):
@@ -151,7 +152,7 @@ def train(
                     state.step += 1
                     state.loss = summed.value
                     state.tokens += sum(item.tokens for item in batch)
-                    state.trained_tokens += int(total)
+                    state.trained_tokens += sum(item.trained_tokens for item in batch)
                     state.executed_tokens += summed.executed_tokens
                     state.peak_memory_bytes = max(state.peak_memory_bytes, summed.peak_bytes)
                     if summed.micro_tokens < state.micro_tokens:
@@ -238,8 +239,8 @@ def validation_loss(
         return _summed_loss(model, method, micro).item()
 
     with torch.inference_mode():
-        share = can_share(model)
-        mean = sum_over(items, forward, micro_tokens=micro_tokens, share=share).value / method.total(items)
+        shares = sharing_of(model)
+        mean = sum_over(items, forward, micro_tokens=micro_tokens, shares=shares).value / method.total(items)
         if not math.isfinite(mean):
             raise not_finite(
                 "the validation loss is not finite", items, lambda item: math.isfinite(forward([item]))
@@ -249,7 +250,7 @@ def validation_loss(
 
 def _summed_loss(model: Model, method: Method, items: Sequence[Item]) -> torch.Tensor:
     sequences = [sequence for item in items for sequence in item.sequences]
-    needed = [[weight > 0 for weight in sequence.weights[1:]] for sequence in sequences]
+    needed = [row for item in items for row in item.flags]
     values = iter(logprobs(model, [list(sequence.ids) for sequence in sequences], needed=needed))
     return method.loss(items, [[next(values) for _ in item.sequences] for item in items])
 

@@ -11,7 +11,7 @@ import torch
 
 from luthier.errors import TrainingError
 from luthier.methods.method import Item
-from luthier.train.batches import executed_by, micro_batches
+from luthier.train.batches import Shares, executed_by, micro_batches
 
 # What torch and the libraries under it say in a plain RuntimeError.
 SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "alloc_failed")
@@ -32,7 +32,7 @@ def sum_over(
     compute: Callable[[list[Item]], float],
     *,
     micro_tokens: int,
-    share: bool,
+    shares: Shares,
     again: Callable[[], None] = lambda: None,
 ) -> Summed:
     """Sum `compute` over micro-batches of at most `micro_tokens` executed tokens.
@@ -46,8 +46,7 @@ def sum_over(
     while True:
         value, executed, peak = 0.0, 0, 0
         failed: list[Item] = []
-        for indices in micro_batches(items, micro_tokens, share=share):
-            micro = [items[i] for i in indices]
+        for micro in micro_batches(items, micro_tokens, shares=shares):
             try:
                 value += compute(micro)
             except (RuntimeError, MemoryError) as error:
@@ -55,7 +54,7 @@ def sum_over(
                     raise
                 failed = micro
                 break  # and out of the handler: the traceback keeps the tensors of the forward pass
-            executed += executed_by(micro, share=share)
+            executed += executed_by(micro, shares=shares)
             peak = max(peak, memory_bytes())
         if not failed:
             return Summed(value, executed, micro_tokens, peak)
@@ -63,7 +62,7 @@ def sum_over(
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        size = executed_by(failed, share=share)
+        size = executed_by(failed, shares=shares)
         if len(failed) == 1:
             raise TrainingError(
                 f"an example of {size} tokens does not fit in memory, even alone",

@@ -15,7 +15,7 @@ from luthier.forest.layout import lay_out
 from luthier.forest.logprobs import Model, causal_lm
 from luthier.methods.method import Item
 from luthier.recipe import Train
-from luthier.train.batches import batches_per_epoch, epoch_batches, micro_batches
+from luthier.train.batches import Shares, batches_per_epoch, epoch_batches, micro_batches
 
 STEPS_LOOKED_AT = 200  # of a longer training the first epoch's steps, evenly drawn, stand for all
 
@@ -105,13 +105,13 @@ def plan_training(
     *,
     seed: int,
     micro_tokens: int,
-    share: bool,
+    shares: Shares,
 ) -> Plan:
     """Divide a training as `train` will, and count.
 
     Args:
         micro_tokens: executed at once, at most; validation takes twice as many.
-        share: the model computes shared prefixes once.
+        shares: which items can be computed in a forest.
     """
     steps = batches_per_epoch(items, settings.batch_tokens) * settings.epochs
     micros: list[Work] = []
@@ -120,31 +120,30 @@ def plan_training(
     looked_at = 0
     for batch in _batches(items, settings, seed=seed, steps=steps):
         looked_at += 1
-        for indices in micro_batches(batch, micro_tokens, share=share):
-            micro = tuple(batch[i] for i in indices)
-            work = work_of(micro, share=share)
+        for micro in micro_batches(batch, micro_tokens, shares=shares):
+            work = work_of(micro, shares=shares)
             micros.append(work)
             if (work.executed, work.pairs) > most:
-                largest, most = micro, (work.executed, work.pairs)
-    held = micro_batches(validation, 2 * micro_tokens, share=share) if validation else []
+                largest, most = tuple(micro), (work.executed, work.pairs)
+    held = micro_batches(validation, 2 * micro_tokens, shares=shares) if validation else []
     return Plan(
         steps=steps,
         micro_tokens=micro_tokens,
         tokens=settings.epochs * sum(item.tokens for item in items),
-        trained_tokens=settings.epochs * sum(map(_trained, items)),
+        trained_tokens=settings.epochs * sum(item.trained_tokens for item in items),
         micros=tuple(micros),
         scale=steps / looked_at,
         largest=largest,
-        validation=tuple(work_of([validation[i] for i in indices], share=share) for indices in held),
+        validation=tuple(work_of(micro, shares=shares) for micro in held),
         validations=settings.epochs if validation else 0,
     )
 
 
-def work_of(items: Sequence[Item], *, share: bool) -> Work:
+def work_of(items: Sequence[Item], *, shares: Shares) -> Work:
     """The work of items computed together."""
     sequences = [sequence for item in items for sequence in item.sequences]
-    flags = [[weight > 0 for weight in sequence.weights[1:]] for sequence in sequences]
-    if not share:
+    flags = [row for item in items for row in item.flags]
+    if not all(map(shares, items)):
         lengths = [len(sequence.ids) for sequence in sequences]
         return Work(sum(lengths), sum(map(sum, flags)), sum(n * (n + 1) // 2 for n in lengths))
     layout = lay_out([sequence.ids for sequence in sequences], flags)
@@ -204,7 +203,3 @@ def _batches(items: Sequence[Item], settings: Train, *, seed: int, steps: int) -
     for step in chosen:
         epoch, place = divmod(step, an_epoch)
         yield [items[i] for i in of_epoch(epoch=epoch)[place]]
-
-
-def _trained(item: Item) -> int:
-    return int(sum(sum(sequence.weights) for sequence in item.sequences))
