@@ -1,4 +1,4 @@
-"""The commands: `python -m bench [WORKLOAD ...]`, and `python -m bench learning-rate`."""
+"""The commands: `python -m bench [WORKLOAD ...]`, `... learning-rate` and `... adapter-kinds`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ def main() -> int:
         from bench.learning_rate.command import main as learning_rate
 
         return learning_rate(sys.argv[2:])
+    if sys.argv[1:2] == ["adapter-kinds"]:
+        from bench.adapter_kinds import main as adapter_kinds
+
+        return adapter_kinds(sys.argv[2:])
     parser = _parser()
     given = parser.parse_args()
     unknown = [name for name in given.workloads if name not in WORKLOADS]
@@ -65,7 +69,8 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Luthier against its peers. `python -m bench learning-rate --help` is another command.",
+        description="Luthier against its peers. Other commands: `python -m bench learning-rate --help`, "
+        "`python -m bench adapter-kinds --help`.",
     )
     parser.add_argument(
         "workloads", nargs="*", metavar="WORKLOAD", help=f"of: {', '.join(WORKLOADS)}; default all"

@@ -15,16 +15,18 @@ and Luthier's own fresh adapter to start from. `--peer NAME=SETTING` gives a set
 **TRL, all trainers.** On: the fused, tiled head (the only loss path of this version; no logits of the
 whole batch are kept), fused AdamW, SDPA attention, no gradient checkpointing (its default recomputes;
 memory allows doing without), no logging, no checkpoints, no filter for NaN losses; each batch is sorted
-by length, so that micro-batches pad little. Probed, and taken where fastest: micro-batches with gradient
-accumulation to the whole batch; padding-free (documented for FlashAttention only, which has no CPU
-version; through SDPA it runs with a dense mask, and gives the same losses); torch.compile on the fastest
-of these. On W1 also what is made for lengths that vary: `batch_rebalance`, `group_by_length`, and
-best-fit packing to the longest sequence, of which the last two make other batches, so that useful
-tokens/s are compared and losses are not. Not on: packing elsewhere (it needs what padding-free needs, and
-other batches); Liger kernels (Triton, GPU only); Hub kernels (none for this model's layers on CPU);
-FlashAttention (GPU only); FlexAttention (no backward pass on CPU); bf16 (Luthier runs fp32 here). On a
-CPU TRL's head computes all positions, prompt and padding included: its restriction to trained positions
-is reserved for Triton devices. That part of the difference is not due to shared prefixes.
+by length, so that micro-batches pad little. Probed, and taken where fastest: micro-batches with
+gradient accumulation to the whole batch; padding-free (documented for FlashAttention only, which has no
+CPU version; through SDPA it runs with a dense mask, and gives the same losses). torch.compile is probed
+on W7, where every batch has one shape, the best case for it; where lengths vary it took six minutes and
+was slower (W1: 168 against 176 tokens/s, docs/log.md). On W1 also what is made for lengths that vary:
+`batch_rebalance`, `group_by_length`, and best-fit packing to the longest sequence, of which the last
+two make other batches, so that useful tokens/s are compared and losses are not. Not on: packing
+elsewhere (it needs what padding-free needs, and other batches); Liger kernels (Triton, GPU only); Hub
+kernels (none for this model's layers on CPU); FlashAttention (GPU only); FlexAttention (no backward
+pass on CPU); bf16 (Luthier runs fp32 here). On a CPU TRL's head computes all positions, prompt and
+padding included: its restriction to trained positions is reserved for Triton devices. That part of the
+difference is not due to shared prefixes.
 
 **TRL's DPOTrainer.** Reference log-probabilities computed once before training, as its documentation
 offers and as Luthier does too. Padding-free is announced but switched off in this version. Luthier's DPO

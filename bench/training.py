@@ -46,7 +46,8 @@ def compare_training(workload: TrainingWorkload, options: Options) -> Comparison
         probes: dict[str, tuple[str, str]] = {}
         peer = f"trl_{workload.objective}"
         if found is None:
-            found, probes = fastest(peer, job, workload.candidates, options=options, compiled=_compiled)
+            compiled = _compiled if workload.compiles else None
+            found, probes = fastest(peer, job, workload.candidates, options=options, compiled=compiled)
         assert isinstance(found, TrlSettings)
         rates = sgemm_rates(options.threads)
         warm = warm_steps(found)

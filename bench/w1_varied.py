@@ -71,5 +71,6 @@ WORKLOADS = (
         4,
         equal_examples,
         (TrlSettings(4), TrlSettings(2), TrlSettings(1), TrlSettings(2, "free")),
+        compiles=True,
     ),
 )

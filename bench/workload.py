@@ -46,13 +46,15 @@ class TrainingWorkload(Workload):
     Attributes:
         batch: examples of one optimizer step.
         examples: builds the given number of examples with the model's chat format.
-        candidates: what TRL is tried with; torch.compile is tried on the fastest of them.
+        candidates: what TRL is tried with.
+        compiles: whether torch.compile is tried on the fastest of them.
     """
 
     objective: Literal["sft", "dpo"]
     batch: int
     examples: Callable[[ChatFormat, int], list[Example]]
     candidates: tuple[TrlSettings, ...]
+    compiles: bool = False
 
 
 @dataclass(frozen=True)

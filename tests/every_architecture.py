@@ -170,3 +170,11 @@ def tiny_architecture(kind: str, **overrides: Any) -> PreTrainedModel:
 
 def _made(kind: str, overrides: dict[str, Any]) -> Any:
     return AutoModelForCausalLM.from_config(tiny_config(kind, **overrides))
+
+
+def attention_of_parts(model: PreTrainedModel) -> dict[str, str | None]:
+    """The attention implementation of a model and of the parts of its configuration, by name."""
+    parts = {name: getattr(model.config, name) for name in model.config.sub_configs}
+    return {"": model.config._attn_implementation} | {
+        name: part._attn_implementation for name, part in parts.items() if part is not None
+    }

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from luthier.candidates import (
+    Nearby,
     answer_from_scratch,
     ask,
     few_shot_messages,
@@ -59,7 +60,7 @@ def test_only_training_examples_are_shown(kind: str, chat: ChatFormat) -> None:
     if kind == "few_shot":
         prompts = few_shot_messages(TEST, TRAIN, chat, "Sort.", shots=4, seed=0)
     else:
-        prompts = retrieval_messages(TEST, TRAIN, chat, "Sort.", shots=4)
+        prompts = retrieval_messages(TEST, Nearby(TRAIN), chat, "Sort.", shots=4)
     known = {(e.input, e.answer) for e in TRAIN}
     assert list(prompts) == [e.id for e in TEST]
     for test in TEST:
@@ -85,7 +86,7 @@ def test_few_shot_shows_the_same_to_everyone_and_answers_evenly(chat: ChatFormat
 def test_fewer_examples_than_shots(chat: ChatFormat) -> None:
     for prompts in (
         few_shot_messages(TEST, TRAIN[:2], chat, None, shots=9, seed=0),
-        retrieval_messages(TEST, TRAIN[:2], chat, None, shots=9),
+        retrieval_messages(TEST, Nearby(TRAIN[:2]), chat, None, shots=9),
     ):
         assert all(len(shown_turns(messages)) == 2 for messages in prompts.values())
 
@@ -112,7 +113,7 @@ def test_retrieval_shows_the_nearest_last(chat: ChatFormat) -> None:
         ]
     )
     asked = examples([("please refund the broken kettle", "?"), ("library opening hours", "?")], start=50)
-    prompts = retrieval_messages(asked, train, chat, None, shots=2)
+    prompts = retrieval_messages(asked, Nearby(train), chat, None, shots=2)
     # three words of the query are in r1, two in r2, one in k1
     assert [answer for _, answer in shown_turns(prompts["e50"])] == ["r2", "r1"]
     assert shown_turns(prompts["e51"])[-1][1] == "h1"
@@ -120,13 +121,15 @@ def test_retrieval_shows_the_nearest_last(chat: ChatFormat) -> None:
 
 @pytest.mark.parametrize("text", ["zzz qqq", "the of and", "", "?!", "日本"])
 def test_retrieval_of_a_query_that_matches_nothing(text: str, chat: ChatFormat) -> None:
-    (messages,) = retrieval_messages([example(99, text, "?")], TRAIN, chat, None, shots=2).values()
+    (messages,) = retrieval_messages([example(99, text, "?")], Nearby(TRAIN), chat, None, shots=2).values()
     assert [q for q, _ in shown_turns(messages)] == ["train question 1", "train question 0"]
 
 
 def test_retrieval_from_texts_without_words(chat: ChatFormat) -> None:
     train = examples([("?", "a"), ("!", "b"), ("the", "c")])
-    (messages,) = retrieval_messages([example(99, "is it?", "?")], train, chat, None, shots=2).values()
+    (messages,) = retrieval_messages(
+        [example(99, "is it?", "?")], Nearby(train), chat, None, shots=2
+    ).values()
     assert len(shown_turns(messages)) == 2
 
 

@@ -407,7 +407,10 @@ def test_reads_every_part_of_a_whole_record(record: Record) -> None:
         "bias",
         "refusal",
         "memorization",
-        "factual drift",
+        "facts",
+        "robustness",
+        "overfitting",
+        "kl",
         "calibration",
     }
 

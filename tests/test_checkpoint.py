@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from luthier.errors import TrainingError
 from luthier.record import sha256_of
 from luthier.train import checkpoint as module
 from luthier.train.checkpoint import Checkpoint, Checkpoints
@@ -142,6 +143,17 @@ def test_a_name_is_given_after_everything_under_it_is_durable(
 
 
 @needs_proc
+def test_the_folder_of_the_first_checkpoint_is_durable_before_what_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Calls(monkeypatch)
+    save(tmp_path / "train/checkpoints", 1)
+    order = ["mkdir train", f"sync {tmp_path.name}", "mkdir checkpoints", "sync train"]
+    order += ["mkdir .step-000001.writing", "write tensors.safetensors"]
+    assert calls.made[: len(order)] == order
+
+
+@needs_proc
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
 def test_a_write_that_fails_anywhere_leaves_the_one_before(
     error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -202,6 +214,48 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage: str, name: st
     assert found.step == 1
     assert checkpoints.passed_over == ["step-000002"]
     assert checkpoints.newest == "step-000001"
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("error", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_a_disk_that_is_away_costs_no_checkpoint(
+    error: int, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a whole one it may not be said that there is none: the caller would start anew, and clear."""
+    save(tmp_path, 1, 2)
+    opened = Path.open
+
+    def broken(path: Path, *given: Any, **named: Any) -> Any:
+        if path.name == name and (everywhere or "step-000002" in str(path)):
+            raise OSError(error, os.strerror(error), str(path))
+        return opened(path, *given, **named)
+
+    everywhere = True
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", broken)
+        with pytest.raises(TrainingError, match=f"cannot be read: {os.strerror(error)}") as caught:
+            newest(tmp_path)
+        assert caught.value.where == str(tmp_path / "step-000002")
+        assert f"start anew by removing {tmp_path}" in (caught.value.fix or "")
+        everywhere = False
+        assert newest(tmp_path) == 1
+    assert newest(tmp_path) == 2
+
+
+def test_tensors_that_cannot_be_read_now_are_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 1)
+
+    def broken(path: str) -> Any:
+        raise SafetensorError(text)
+
+    monkeypatch.setattr(module, "load_file", broken)
+    text = "I/O error: Input/output error (os error 5)"
+    with pytest.raises(TrainingError, match="Input/output error"):
+        newest(tmp_path)
+    text = "invalid header"
+    assert newest(tmp_path) is None
 
 
 def test_what_cannot_be_read_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,14 @@ def item(*rows: str, trained: int = 1) -> Item:
     return Item("here:1", tuple(sequences))
 
 
+def shared(item: Item) -> bool:
+    return True
+
+
+def unshared_rows(item: Item) -> bool:
+    return False
+
+
 def estimated(model: Any = None, **changes: Any) -> Estimate:
     given: dict[str, Any] = {
         "method": SFT(),
@@ -61,8 +69,8 @@ def estimated(model: Any = None, **changes: Any) -> Estimate:
 def test_work_by_hand() -> None:
     """abc, abd and x: nodes a b c d x; depths 1 2 3 3 1; b is followed by c and by d."""
     items = [item("abc", "abd"), item("x", trained=0)]
-    assert work_of(items, share=True) == Work(executed=5, predictions=2, pairs=1 + 2 + 3 + 3 + 1)
-    assert work_of(items, share=False) == Work(executed=7, predictions=2, pairs=6 + 6 + 1)
+    assert work_of(items, shares=shared) == Work(executed=5, predictions=2, pairs=1 + 2 + 3 + 3 + 1)
+    assert work_of(items, shares=unshared_rows) == Work(executed=7, predictions=2, pairs=6 + 6 + 1)
 
 
 @settings(max_examples=25)
@@ -71,9 +79,11 @@ def test_the_plan_is_what_training_does(seed: int, epochs: int, batch_tokens: in
     """Counted by the loop's own functions, step for step."""
     items = make_items(9, seed=seed)
     asked = Train(epochs=epochs, batch_tokens=batch_tokens)
-    plan = plan_training(items, items[:2], asked, seed=seed, micro_tokens=micro, share=True)
+    plan = plan_training(items, items[:2], asked, seed=seed, micro_tokens=micro, shares=shared)
     executed = [
-        sum_over([items[i] for i in batch], lambda micro: 0.0, micro_tokens=micro, share=True).executed_tokens
+        sum_over(
+            [items[i] for i in batch], lambda micro: 0.0, micro_tokens=micro, shares=shared
+        ).executed_tokens
         for epoch in range(epochs)
         for batch in epoch_batches(items, batch_tokens=batch_tokens, seed=seed, epoch=epoch)
     ]
@@ -81,10 +91,10 @@ def test_the_plan_is_what_training_does(seed: int, epochs: int, batch_tokens: in
     assert (plan.steps, plan.executed_tokens) == (steps, sum(executed))
     assert plan.tokens == epochs * sum(i.tokens for i in items)
     assert plan.trained_tokens == epochs * SFT().total(items)
-    largest = work_of(plan.largest, share=True)
+    largest = work_of(plan.largest, shares=shared)
     assert (largest.executed, largest.pairs) == max((work.executed, work.pairs) for work in plan.micros)
     assert plan.validations == epochs
-    assert sum(work.executed for work in plan.validation) >= work_of(items[:2], share=True).executed
+    assert sum(work.executed for work in plan.validation) >= work_of(items[:2], shares=shared).executed
 
 
 @pytest.mark.parametrize("micro", [8, 1024])
@@ -100,11 +110,13 @@ def test_the_estimate_counts_what_the_summary_will(micro: int, tmp_path: Path, m
 def test_a_long_training_is_judged_by_a_part_of_its_first_epoch() -> None:
     items = make_items(3 * STEPS_LOOKED_AT)
     asked = Train(epochs=20, batch_tokens=20)
-    plan = plan_training(items, [], asked, seed=0, micro_tokens=1024, share=True)
+    plan = plan_training(items, [], asked, seed=0, micro_tokens=1024, shares=shared)
     looked_at = plan.steps / plan.scale
     assert STEPS_LOOKED_AT <= looked_at <= 2 * STEPS_LOOKED_AT
     per_epoch = plan.steps // 20
-    exact = plan_training(items, [], Train(batch_tokens=20, epochs=1), seed=0, micro_tokens=1024, share=True)
+    exact = plan_training(
+        items, [], Train(batch_tokens=20, epochs=1), seed=0, micro_tokens=1024, shares=shared
+    )
     assert plan.executed_tokens == pytest.approx(
         20 * exact.executed_tokens * per_epoch / exact.steps, rel=0.03
     )
@@ -194,7 +206,7 @@ class Machine:
         self.now += self.cold
 
     def compute(self, model: Any, method: Any, items: Sequence[Item]) -> None:
-        work = work_of(items, share=True)
+        work = work_of(items, shares=shared)
         self.ran.append(work.executed)
         if self.fails(work.executed):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
@@ -218,7 +230,7 @@ def test_seconds_are_those_of_steps_overheads_optimizer_and_validation(clocked: 
     model, items, held = make_model(), rows(100), rows(10)
     asked = Train(epochs=9, batch_tokens=80)
     told = estimated(model, items=items, validation=held, settings=asked, clock=clocked.clock)
-    plan = plan_training(items, held, asked, seed=1, micro_tokens=MICRO_TOKENS, share=True)
+    plan = plan_training(items, held, asked, seed=1, micro_tokens=MICRO_TOKENS, shares=shared)
     shape = shape_of(model)
     seconds = sum(clocked.overhead + shape.step_flops(work) / clocked.rate for work in plan.micros)
     seconds += 9 * sum(
@@ -226,7 +238,7 @@ def test_seconds_are_those_of_steps_overheads_optimizer_and_validation(clocked: 
     )
     assert told.seconds == pytest.approx(seconds + 0.5 * plan.steps, rel=1e-3)
     assert told.flops == pytest.approx(sum(map(shape.step_flops, plan.micros)))
-    assert max(clocked.ran) == work_of(plan.largest, share=True).executed
+    assert max(clocked.ran) == work_of(plan.largest, shares=shared).executed
 
 
 def test_peak_memory_is_the_largest_micro_batch_with_what_a_step_keeps(clocked: Machine) -> None:
@@ -261,7 +273,7 @@ def test_time_that_is_limited_is_not_estimated_beyond(clocked: Machine) -> None:
 
 def test_the_line_goes_through_the_two_largest_sizes_and_noise_does_not_bend_it_out_of_shape() -> None:
     model = make_model()
-    probe = Probe(model, SFT(), shape_of(model), share=True, clock=time.perf_counter)
+    probe = Probe(model, SFT(), shape_of(model), shares=shared, clock=time.perf_counter)
     probe._tiny, probe._small = (1e6, 0.5), (4e6, 1.4)  # 0.2 and 0.3 for every million
     assert [probe._seconds(flops) for flops in (1e6, 4e6, 10e6)] == pytest.approx([0.5, 1.4, 3.2])
     probe._large = [(10e6, 2.0), (10e6, 2.8)]

@@ -156,3 +156,26 @@ def test_what_the_test_side_can_show_is_told() -> None:
     found = scores({"tuned": [1] * 40, "prompt": [0] * 40})
     assert found["detectable_difference"] == detectable_difference(40)
     assert (found["metric"], found["grader"]) == ("mean mark", "marks")
+
+
+class ManyMarks(Marks):
+    """Marks everything at once, and counts the answers it saw."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def grade_many(self, cases: Sequence[tuple[str, str, Example]]) -> list[Score]:
+        self.asked += [answer for answer, _, _ in cases]
+        return [self.grade(*case) for case in cases]
+
+    def summarise(self, rows: Sequence[dict[str, Any]], clusters: Sequence[str] | None) -> dict[str, Any]:
+        return {"seen": len(rows), "clusters": clusters}
+
+
+def test_a_grader_may_see_all_answers_at_once_and_add_what_it_knows() -> None:
+    grader, test = ManyMarks(), examples(3, ["ada", None, "ada"])
+    rows = grade_answers(list(reversed(answers([0.1, "?", 0.3]))), test, grader)
+    assert grader.asked == ["0.1", "?", "0.3"]
+    assert [row["score"] for row in rows] == [0.1, None, 0.3]
+    found = summarise({"tuned": rows}, test, grader, seed=0)["candidates"]["tuned"]
+    assert (found["seen"], found["clusters"], found["n"]) == (3, ["ada", "alone:e1", "ada"], 2)

@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 import torch
+from every_architecture import attention_of_parts, tiny_architecture
 from exactness import check, one_by_one, value_error
 from forests import SHAPES, Forest, forests
 from hypothesis import given, settings
@@ -97,3 +98,16 @@ def test_a_window_without_an_end_is_a_plain_causal_mask() -> None:
     long = FOREST[0]
     assert value_error(logprobs(narrow, [long, long]), logprobs(wide, [long, long])) > 1e-3
     check(wide, FOREST)
+
+
+@pytest.mark.parametrize("kind", ["electra", "gemma3n_text", "afmoe", "dbrx", "minimax_m3_vl_text"])
+def test_models_of_an_unusual_build(kind: str) -> None:
+    """A head narrower than the layers, hidden states of four dimensions, a view of the output, parts
+    without an attention of their own, keys chosen in blocks: exact, and all is put back."""
+    sparse = {"layer_types": ["full_attention", "minimax_m3_sparse"]} if kind.startswith("minimax") else {}
+    model = tiny_architecture(kind, **sparse)
+    before = attention_of_parts(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FallbackWarning)
+        check(model, [SHAPES["very unequal lengths"][0][:20], *FOREST])
+    assert attention_of_parts(model) == before

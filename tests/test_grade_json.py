@@ -18,6 +18,7 @@ from luthier.grade.answer_json import NotJson, parse_answer, parse_object
 from luthier.grade.infer_schema import infer_schema
 from luthier.grade.json_fields import JsonFields
 from luthier.grade.json_schema import JsonSchema
+from luthier.stats import wilson
 
 EXAMPLE = Example("id", (Message("user", "q"), Message("assistant", "a")), "tickets.jsonl", 17)
 VALUES = st.recursive(
@@ -84,6 +85,46 @@ def test_fields(answer: str, value: float, wrong: list[str]) -> None:
     assert score.value == pytest.approx(value)
     assert [name for name, ok in score.detail["fields"].items() if not ok] == wrong
     assert (score.reason is None) == (not wrong)
+
+
+def test_missing_and_extra_fields_are_named() -> None:
+    score = JsonFields().grade('{"a": 1, "c": {"d": 2}}', '{"a": 1, "b": 2, "c": {"e": 3}}', EXAMPLE)
+    assert score.detail == {
+        "fields": {"a": 1, "b": 0, "c.e": 0, "c.d": 0},
+        "missing": ["b", "c.e"],
+        "extra": ["c.d"],
+        "parsed": True,
+    }
+    assert JsonFields().grade("no", '{"a": 1}', EXAMPLE).detail == {
+        "fields": {"a": 0},
+        "missing": ["a"],
+        "extra": [],
+        "parsed": False,
+    }
+
+
+def test_fields_are_counted_over_the_answers_whose_reference_has_them() -> None:
+    cases = [
+        ('{"a": 1, "b": 2}', '{"a": 1, "b": 2}'),
+        ('{"a": 9, "x": 2}', '{"a": 1, "b": 2}'),
+        ('{"a": 1, "b": 2}', '{"a": 1}'),
+        ("nothing", '{"a": 1}'),
+        ('{"a": 1}', "not JSON"),  # unscored: counts nowhere
+    ]
+    rows = []
+    for answer, reference in cases:
+        score = JsonFields().grade(answer, reference, EXAMPLE)
+        rows.append({"score": score.value, "detail": score.detail})
+    low, high = wilson(2, 4)
+    assert JsonFields().summarise(rows, None) == {
+        "fields": {
+            "a": {"n": 4, "accuracy": 0.5, "low": low, "high": high, "missing": 1},
+            "b": {"n": 2, "accuracy": 0.5, "low": wilson(1, 2)[0], "high": wilson(1, 2)[1], "missing": 1},
+        },
+        "extra_fields": {"x": 1, "b": 1},
+        "unreadable": 1,
+    }
+    assert JsonFields().summarise([], None) == {"fields": {}, "extra_fields": {}, "unreadable": 0}
 
 
 def test_one_is_not_true_either_way() -> None:

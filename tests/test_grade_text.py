@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import doctest
+import math
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sacrebleu import sentence_chrf
+from sacrebleu import sentence_bleu, sentence_chrf
 
 from luthier.errors import DataError, RecipeError
 from luthier.examples.example import Example, Message
 from luthier.grade import Score, build_grader, choose_grader, label
 from luthier.grade.choose import BUILDERS
 from luthier.grade.label import Label, normalise_label
-from luthier.grade.text import StringCheck, TextSimilarity
-from luthier.recipe import GRADERS
+from luthier.grade.text import StringCheck, TextSimilarity, rouge_words
+from luthier.grader_options import GRADERS, StringCheckOptions, TextSimilarityOptions
 
 EXAMPLE = Example("id", (Message("user", "q"), Message("assistant", "a")), "tickets.jsonl", 17)
 
@@ -46,6 +48,78 @@ def test_text_similarity_is_chrf(reference: str, answer: str) -> None:
     value = TextSimilarity().grade(answer, reference, EXAMPLE).value
     assert value == pytest.approx(sentence_chrf(answer, [reference]).score / 100)
     assert TextSimilarity().grade(reference, reference, EXAMPLE).value == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("ignore_case", "answer", "value"),
+    [(True, " STRASSE", 1), (True, "straße", 1), (True, "strase", 0), (False, "STRASSE", 0)],
+)
+def test_string_check_may_ignore_case(ignore_case: bool, answer: str, value: float) -> None:
+    options = StringCheckOptions(kind="string_check", ignore_case=ignore_case)
+    grader = build_grader(options, [], answer_schema=None)
+    assert grader.grade(answer, "Straße", EXAMPLE).value == value
+    assert ("any case" in grader.metric) == ignore_case
+
+
+def similarity(metric: str, answer: str, reference: str) -> float:
+    options = TextSimilarityOptions.model_validate({"kind": "text_similarity", "metric": metric})
+    value = build_grader(options, [], answer_schema=None).grade(answer, reference, EXAMPLE).value
+    assert value is not None
+    return value
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(min_size=1).filter(str.strip), st.text())
+def test_bleu_is_sacrebleus_sentence_bleu(reference: str, answer: str) -> None:
+    value = TextSimilarity("bleu").grade(answer, reference, EXAMPLE).value
+    assert value == pytest.approx(sentence_bleu(answer, [reference]).score / 100)
+
+
+def test_bleu_by_hand() -> None:
+    # 1-grams 2 of 2, no longer ones to count (effective order 2: 2-grams 1 of 1), brevity exp(1 - 3/2)
+    assert similarity("bleu", "the cat", "the cat sat") == pytest.approx(math.exp(-0.5))
+    assert similarity("bleu", "the cat sat", "the cat sat") == pytest.approx(1)  # not 0 for want of 4-grams
+
+
+def test_rouge_by_hand() -> None:
+    answer, reference = "the cat sat on a mat", "The cat lay on the mat."
+    # words: the, cat, on, mat of 6 and 6; pairs: "the cat" of 5 and 5; in order: the cat on mat
+    assert similarity("rouge_1", answer, reference) == pytest.approx(4 / 6)
+    assert similarity("rouge_2", answer, reference) == pytest.approx(1 / 5)
+    assert similarity("rouge_l", answer, reference) == pytest.approx(4 / 6)
+    assert similarity("rouge_l", "mat the on cat", reference) == pytest.approx(2 * 2 / (4 + 6))
+    assert similarity("rouge_l", "cat", "the cat sat") == pytest.approx(2 * 1 * (1 / 3) / (1 + 1 / 3))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(st.characters(max_codepoint=126)))
+def test_rouge_words_are_rouge_scores_own_in_english(text: str) -> None:
+    tokenizers = pytest.importorskip("rouge_score.tokenizers")
+    assert rouge_words(text) == tokenizers.DefaultTokenizer(use_stemmer=False).tokenize(text)
+
+
+@pytest.mark.parametrize("text", ["Ωραία μέρα", "今天天气很好", "ありがとう", "नमस्ते दुनिया", "Café 1e\u0301"])
+def test_rouge_is_not_blind_outside_english(text: str) -> None:
+    assert similarity("rouge_l", text, text) == pytest.approx(1)
+    assert similarity("rouge_l", "nothing", text) == 0
+
+
+def test_rouge_words() -> None:
+    assert rouge_words("今天 is_नमस्ते, e\u0301!") == ["今", "天", "is", "नमस्ते", "é"]
+
+
+def test_rouge_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    with pytest.raises(RecipeError, match=r"pip install 'luthier\[rouge\]'"):
+        TextSimilarity("rouge_l")
+
+
+@pytest.mark.parametrize(
+    ("metric", "called"), [("chrf", "chrF"), ("bleu", "BLEU"), ("rouge_l", "ROUGE-L"), ("rouge_2", "ROUGE-2")]
+)
+def test_the_metric_says_which_similarity(metric: str, called: str) -> None:
+    options = TextSimilarityOptions.model_validate({"kind": "text_similarity", "metric": metric})
+    assert build_grader(options, [], answer_schema=None).metric == f"text similarity ({called})"
 
 
 def test_text_similarity_by_hand() -> None:

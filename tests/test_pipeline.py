@@ -31,6 +31,9 @@ STAGES = {
     "train",
     *(f"answer-{name}" for name in ("prompt", "few_shot", "retrieval", "scratch", "tuned")),
     "grade",
+    "failures",
+    "validation-tuned",
+    "calibrate",
     "measure-forgetting",
     "probe-forgetting",
     "measure-own_text",
@@ -52,7 +55,12 @@ FILES = {
         ]
         for name in ("prompt", "few_shot", "retrieval", "scratch", "tuned")
     },
+    "search/scratch.json": ["candidate", "side", "n", "tried", "not_tried", "chosen", "reason"],
     "scores.json": ["metric", "grader", "candidates", "paired", "detectable_difference"],
+    "calibration.json": [
+        *("candidate", "n", "temperature", "before", "after", "risk_coverage", "abstention"),
+    ],
+    "failures.json": ["prompt", "few_shot", "retrieval", "scratch", "tuned"],
     "train/metrics.jsonl": [
         *("step", "epoch", "loss", "grad_norm", "learning_rate", "tokens"),
         *("executed_tokens", "seconds", "memory_bytes"),
@@ -197,15 +205,17 @@ def test_a_second_run_computes_nothing(home: Path, finished: Path, monkeypatch: 
 
 PROBES = {f"{work}-{probe}" for work in ("measure", "probe") for probe in ("forgetting", "own_text")}
 ANSWERS = {f"answer-{name}" for name in ("prompt", "few_shot", "retrieval", "tuned")}
-AFTER_TRAINING = {"answer-tuned", "grade"} | PROBES
+GRADED = {"grade", "failures"}
+CALIBRATED = {"validation-tuned", "calibrate"}
+AFTER_TRAINING = {"answer-tuned"} | GRADED | CALIBRATED | PROBES
 CHANGES = [
     ({"name": "other"}, set()),
     ({"gates": {"min_gain": 0.5}}, set()),
     ({"gates": {"max_forgetting": 0.5, "max_drift": 0.1}}, {"probe-forgetting", "probe-own_text"}),
-    ({"shots": 3}, {"answer-few_shot", "answer-retrieval", "grade"}),
-    ({"max_new_tokens": 3}, ANSWERS | {"grade"}),
+    ({"shots": 3}, {"answer-few_shot", "answer-retrieval"} | GRADED),
+    ({"max_new_tokens": 3}, ANSWERS | GRADED | CALIBRATED),
     ({"probe_items": 9}, {"measure-forgetting", "probe-forgetting"}),
-    ({"grader": "string_check"}, {"audit", "grade"}),
+    ({"grader": "string_check"}, {"answer-scratch", "audit"} | GRADED | CALIBRATED),
     ({"train": {"epochs": 1, "learning_rate": 0.01, "batch_tokens": 400}}, {"train"} | AFTER_TRAINING),
     ({"system": "Judge."}, {"audit", "train"} | ANSWERS | AFTER_TRAINING),
     ({"seed": 1}, STAGES),

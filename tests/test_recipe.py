@@ -104,6 +104,12 @@ MISSPELT = [
     ({"train": {"lerning_rate": 1e-4}}, "'train.lerning_rate'", "'train.learning_rate'"),
     ({"split": {"tset": 0.2}}, "'split.tset'", "'split.test'"),
     ({"gates": {"min_gian": 0.1}}, "'gates.min_gian'", "'gates.min_gain'"),
+    ({"grader": {"kind": "numeric", "tolerence": 1}}, "'grader.tolerence'", "'grader.tolerance'"),
+    (
+        {"grader": {"kind": "pairwise", "endpoint": {"ulr": "x"}}},
+        "'grader.endpoint.ulr'",
+        "'grader.endpoint.url'",
+    ),
 ]
 
 
@@ -138,6 +144,11 @@ def test_no_unknown_key_passes_at_any_depth(section: str, key: str) -> None:
     assert "unknown key" in refused(changes)
 
 
+JUDGE = {
+    "kind": "rubric",
+    "rubric": "Polite.",
+    "endpoint": {"url": "https://api.example.com/v1/", "model": "j"},
+}
 WRONG = [
     ({"train": {"epochs": 0}}, "train.epochs: ", "got 0"),
     ({"train": {"epochs": "many"}}, "train.epochs: expected a whole number", "'many'"),
@@ -157,6 +168,20 @@ WRONG = [
     ({"method": "dpo"}, "method: ", "'dpo'"),
     ({"grader": "lable"}, "unknown grader 'lable'; did you mean 'label'?", ""),
     ({"grader": "python:file.py"}, "unknown grader", "python:file.py:fn"),
+    ({"grader": 5}, "grader: expected a name, or a mapping such as {kind: numeric", "5"),
+    ({"grader": {"tolerance": 1}}, "grader: expected a name, or a mapping", ""),
+    ({"grader": {"kind": "numerc"}}, "unknown grader 'numerc'; did you mean 'numeric'?", ""),
+    ({"grader": {"kind": ["label"]}}, "unknown grader ['label']", ""),
+    ({"grader": {"kind": "python:a.py:f"}}, "write `grader: python:a.py:f`", ""),
+    ({"grader": {"kind": "numeric", "tolerance": "x"}}, "grader.tolerance: expected a number", "'x'"),
+    ({"grader": {"kind": "numeric", "tolerance": -1}}, "grader.tolerance: ", "-1"),
+    ({"grader": {"kind": "text_similarity", "metric": "chf"}}, "grader.metric: ", "did you mean 'chrf'?"),
+    ({"grader": "rubric"}, "grader: expected a mapping: {kind: rubric", ""),
+    ({"grader": {"kind": "rubric"}}, "missing key 'grader.rubric'", ""),
+    ({"grader": {"kind": "pairwise"}}, "grader: expected a judge", "endpoint"),
+    ({"grader": JUDGE | {"model": "m"}}, "grader: expected a judge", "either"),
+    ({"grader": JUDGE | {"endpoint": 3}}, "grader.endpoint: expected a mapping of keys", "3"),
+    ({"slices": ["a", "a"]}, "slices: ", "none twice"),
     ({"name": 2024}, "name: expected a text: put it in quotes", "2024"),
     ({"seed": -1}, "seed: ", "-1"),
     ({"split": {"validation": 0.45, "test": 0.5}}, "split: ", "a tenth for training"),
@@ -170,6 +195,57 @@ def test_a_wrong_value_names_key_and_value(changes: dict[str, Any], told: str, r
     text = refused(changes)
     assert told in text
     assert received in text
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "told"),
+    [
+        ({"url": "api.example.com"}, "grader.endpoint.url: expected an address"),
+        ({"url": "ftp://api.example.com"}, "grader.endpoint.url: expected an address"),
+        ({"url": "http://[x"}, "grader.endpoint.url: expected an address"),
+        ({"url": "https://ada:secret@example.com"}, "a key belongs in the variable"),
+        ({"url": "https://example.com/v1?key=1"}, "a key belongs in the variable"),
+        ({"url": "http://example.com/v1", "key_env": "KEY"}, "unencrypted"),
+        ({"url": "http://127.0.0.1.example.com/v1", "key_env": "KEY"}, "unencrypted"),
+        ({"url": "https://example.com/v1", "key_env": "sk-123 456"}, "grader.endpoint.key_env: "),
+    ],
+)
+def test_an_endpoint_that_is_wrong_or_would_leak_its_key(endpoint: dict[str, Any], told: str) -> None:
+    assert told in refused({"grader": JUDGE | {"endpoint": {"model": "j"} | endpoint}})
+
+
+@pytest.mark.parametrize("url", ["http://localhost:8000/v1", "http://127.0.0.1:1/v1", "https://e.com/v1"])
+def test_a_key_may_go_where_nobody_listens(url: str) -> None:
+    endpoint = {"url": url, "model": "j", "key_env": "KEY"}
+    assert parse_recipe(LEAST | {"grader": JUDGE | {"endpoint": endpoint}}, base=Path()).grader
+
+
+GRADERS = [
+    "numeric",
+    {"kind": "label"},
+    {"kind": "string_check", "ignore_case": True},
+    {"kind": "text_similarity", "metric": "rouge_l"},
+    {"kind": "numeric", "tolerance": 0.01, "relative": True},
+    JUDGE,
+    {"kind": "pairwise", "model": "smollm2-135m", "labels": "labels.jsonl"},
+]
+
+
+@pytest.mark.parametrize("grader", GRADERS)
+def test_a_grader_with_options_survives_a_dump(tmp_path: Path, grader: Any) -> None:
+    recipe = parse_recipe(LEAST | {"grader": grader}, base=tmp_path, name="mine")
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+    written = yaml.safe_load(dump_recipe(recipe))["grader"]
+    assert not list(jsonschema.Draft202012Validator(recipe_schema()).iter_errors(LEAST | {"grader": written}))
+    if isinstance(grader, str):
+        assert written == grader
+        return
+    assert written["kind"] == grader["kind"]
+    if "labels" in grader:
+        assert written["labels"] == str(tmp_path / "labels.jsonl")
+    if "endpoint" in grader:
+        assert written["endpoint"]["url"] == "https://api.example.com/v1"
 
 
 def test_a_rate_in_scientific_notation_is_a_number(tmp_path: Path) -> None:
@@ -269,6 +345,8 @@ def test_the_schema_refuses_what_the_recipe_refuses() -> None:
         {"candidates": ["tunde"]},
         {"method": "dpo"},
         {"data": 5},
+        {"grader": {"kind": "numeric", "tolerance": -1}},
+        {"grader": {"kind": "rubric"}},
     ]
     for changes in wrong:
         assert list(validator.iter_errors(LEAST | changes)), changes

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from luthier.stats import mean_interval, units, wilson
+from luthier.stats import clopper_pearson, mean_interval, units, wilson
 
 
 @settings(deadline=None, max_examples=50)
@@ -20,6 +20,25 @@ def test_wilson_equals_statsmodels(case: tuple[int, int]) -> None:
     assert wilson(successes, n) == pytest.approx(expected, abs=1e-12)
 
 
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_clopper_pearson_equals_statsmodels(case: tuple[int, int]) -> None:
+    successes, n = case
+    expected = proportion_confint(successes, n, alpha=0.1, method="beta")
+    assert clopper_pearson(successes, n, 0.9) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [30, 100, 300])
+def test_coverage_of_proportions(n: int) -> None:
+    """Summed over all outcomes: exact never under 95%, Wilson 95% on average over proportions."""
+    shares = np.linspace(0.02, 0.98, 49)
+    mass = stats.binom.pmf(np.arange(n + 1)[:, None], n, shares)
+    ends = {f: np.array([f(k, n) for k in range(n + 1)]) for f in (wilson, clopper_pearson)}
+    covered = {f: (mass * ((e[:, :1] <= shares) & (shares <= e[:, 1:]))).sum(axis=0) for f, e in ends.items()}
+    assert covered[clopper_pearson].min() >= 0.95
+    assert covered[wilson].mean() == pytest.approx(0.95, abs=0.006)
+
+
 def test_wilson_by_hand() -> None:
     # 0 of n: the upper end is z^2 / (n + z^2) with z = 1.959964
     assert wilson(0, 10) == pytest.approx((0.0, 3.841459 / 13.841459), abs=1e-6)
@@ -27,8 +46,9 @@ def test_wilson_by_hand() -> None:
 
 @pytest.mark.parametrize(("successes", "n"), [(1, 0), (-1, 5), (6, 5)])
 def test_wilson_refuses_impossible_counts(successes: int, n: int) -> None:
-    with pytest.raises(ValueError, match="successes"):
-        wilson(successes, n)
+    for interval in (wilson, clopper_pearson):
+        with pytest.raises(ValueError, match="successes"):
+            interval(successes, n)
 
 
 def test_right_and_wrong_without_clusters_is_wilson() -> None:

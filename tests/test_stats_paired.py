@@ -11,7 +11,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from luthier.stats import compare, holm, non_inferior, one_sided_low, paired, units
-from luthier.stats.paired import mcnemar_midp, sign_flip_p, tango
+from luthier.stats.paired import mcnemar_exact, mcnemar_midp, sign_flip_p, tango
 
 
 def _pairs(both: int, gained: int, lost: int, neither: int) -> tuple[list[int], list[int]]:
@@ -41,6 +41,7 @@ def test_published_tables(table: tuple[int, int, int, int], p: float, low: float
 def test_midp_is_statsmodels_exact_less_half_the_double_point(gained: int, lost: int) -> None:
     exact = mcnemar([[0, gained], [lost, 0]], exact=True).pvalue if gained + lost else 1.0
     point = stats.binom.pmf(gained, gained + lost, 0.5)
+    assert mcnemar_exact(gained, lost) == pytest.approx(exact, abs=1e-12)
     expected = 1.0 if gained == lost else exact - point
     assert mcnemar_midp(gained, lost) == pytest.approx(expected, abs=1e-12)
 
@@ -179,6 +180,40 @@ def test_lengths_must_match() -> None:
         compare([1, 0, 1], [1, 0])
     with pytest.raises(ValueError, match="cluster names"):
         compare([1, 0], [1, 0], clusters=["a"])
+
+
+@pytest.mark.parametrize("n", [30, 100, 300])
+def test_exact_size_of_mcnemar(n: int) -> None:
+    """Summed over all numbers of flips: mid-p exceeds 5% by a hair at most, exact never."""
+    size = {mcnemar_midp: np.zeros(n + 1), mcnemar_exact: np.zeros(n + 1)}
+    for test, given_flips in size.items():
+        tail = 0
+        for flips in range(n + 1):
+            # the p-value grows towards the middle, so the rejected outcomes are two equal tails,
+            # and no tail is shorter than with fewer flips
+            while 2 * tail < flips and test(tail, flips - tail) <= 0.05:
+                tail += 1
+            given_flips[flips] = 2 * stats.binom.cdf(tail - 1, flips, 0.5)
+    shares = np.linspace(0.02, 0.9, 45)
+    mass = stats.binom.pmf(np.arange(n + 1)[:, None], n, shares)
+    midp, exact = ((mass * given[:, None]).sum(axis=0) for given in size.values())
+    assert exact.max() <= 0.05
+    assert 0.045 < midp.max() <= 0.053
+
+
+@pytest.mark.parametrize("n", [30, 100, 300])
+@pytest.mark.parametrize("size", [1, 5])
+def test_size_of_sign_flips(monkeypatch: pytest.MonkeyPatch, n: int, size: int) -> None:
+    """Skewed and correlated within sources of 5: at most 5% rejections, plus 3 standard errors."""
+    monkeypatch.setattr(paired, "RESAMPLES", 199)
+    rng = np.random.default_rng(n + size)
+    clusters = np.repeat(np.arange(n // size), size).tolist()
+    repeats = 1000
+    shared = rng.beta(2, 5, (2, repeats, n // size)).repeat(size, axis=2) ** (1 + rng.random((2, repeats, n)))
+    differences = shared[0] - shared[1]
+    sums = [units.group_units(row, clusters)[0] for row in differences]
+    rejected = np.mean([sign_flip_p(row, seed=i) <= 0.05 for i, row in enumerate(sums)])
+    assert 0.02 <= rejected <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / repeats)
 
 
 @pytest.mark.parametrize("n", [30, 100])

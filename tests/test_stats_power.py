@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from luthier.stats import detectable_difference, detectable_loss, examples_needed, examples_to_rule_out
+from luthier.stats import (
+    design_effect,
+    detectable_difference,
+    detectable_loss,
+    examples_needed,
+    examples_to_rule_out,
+    predicted_power,
+)
 from luthier.stats.paired import mcnemar_midp
 
 
@@ -52,6 +60,43 @@ def test_power_is_what_it_says() -> None:
     flips = rng.multinomial(155, [0.15, 0.05, 0.8], size=2000)
     found = np.mean([mcnemar_midp(int(g), int(lost)) <= 0.05 for g, lost, _ in flips])
     assert found == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize("n", [100, pytest.param(300, marks=pytest.mark.slow)])
+def test_predicted_power_is_what_happens(n: int) -> None:
+    """Exactly for McNemar (all outcomes), by the noncentral t for scores."""
+    gap = detectable_difference(n, discordant=0.3)
+    assert gap is not None
+    assert predicted_power(n, gap, discordant=0.3) == pytest.approx(0.8)
+    gained = (0.3 + gap) / 2
+    found = sum(
+        stats.binom.pmf(flips, n, 0.3) * stats.binom.pmf(g, flips, gained / 0.3)
+        for flips in range(n // 2)
+        for g in range(flips + 1)
+        if mcnemar_midp(g, flips - g) <= 0.05
+    )
+    assert found == pytest.approx(0.8, abs=0.02)
+    expected = TTestPower().power(effect_size=0.25, nobs=n, alpha=0.05)
+    assert predicted_power(n, -0.05, sd=0.2) == pytest.approx(expected, abs=0.01)
+
+
+def test_predicted_power_when_all_differ() -> None:
+    assert predicted_power(10, 1.0, discordant=1.0) == 1.0
+    assert predicted_power(3, 1.0, discordant=1.0) == 0.0
+    with pytest.raises(ValueError, match="two examples"):
+        predicted_power(1, 0.1)
+
+
+def test_design_effect_by_kish() -> None:
+    """Clusters of m with correlation r: 1 + (m - 1) r; copies: m; none: 1."""
+    rng = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(4000), 5).tolist()
+    values = rng.normal(0, np.sqrt(0.4), 4000).repeat(5) + rng.normal(0, np.sqrt(0.6), 20_000)
+    assert design_effect(values, clusters) == pytest.approx(1 + 4 * 0.4, rel=0.05)
+    assert design_effect(values, None) == pytest.approx(1.0)
+    assert design_effect(values[::5].repeat(5), clusters) == pytest.approx(5.0, rel=0.001)
+    assert design_effect([1.0, 0.0], ["a", "a"]) is None
+    assert design_effect([0.5] * 4, None) is None
 
 
 def test_what_is_impossible_is_none() -> None:

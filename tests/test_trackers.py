@@ -18,7 +18,7 @@ import tiny_run
 import luthier
 from luthier.errors import RecipeError
 from luthier.pipeline import Run
-from luthier.trackers import Tracker, build_trackers, courier, require_trackers, tracking
+from luthier.trackers import Tracker, build_trackers, courier, require_trackers, tracker, tracking
 from luthier.trackers.tracker import numbers_of
 
 CONFIG = {"model": "tiny", "train.epochs": 2, "train.max_minutes": None}
@@ -42,8 +42,8 @@ class Fake:
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         self._called("log", step, dict(numbers))
 
-    def finish(self) -> None:
-        self._called("finish")
+    def finish(self, *, done: bool) -> None:
+        self._called("finish", done)
 
     def _called(self, what: str, *given: Any) -> None:
         self.threads.add(threading.get_ident())
@@ -81,7 +81,7 @@ def test_a_tracker_gets_everything_in_order_on_a_thread_of_its_own() -> None:
         ("start", "run", CONFIG),
         *(("log", n, {"train/loss": 1.0 / n, "train/tokens": 10.0 * n}) for n in (1, 2, 3)),
         ("log", 3, {"validation/loss": 0.5}),
-        ("finish",),
+        ("finish", True),
     ]
     assert len(fake.threads) == 1
     assert threading.get_ident() not in fake.threads
@@ -112,14 +112,46 @@ def test_a_failure_is_told_while_training_goes_on() -> None:
 
 def test_a_slow_tracker_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(courier, "START_SECONDS", 0.1)
-    monkeypatch.setattr(courier, "FINISH_SECONDS", 0.1)
+    monkeypatch.setattr(tracker, "FINISH_SECONDS", 0.1)
     for where in ("start", "log", "finish"):
         fake = Fake(waits=where)
         began = time.monotonic()
         told = track({"fake": fake}, LINES)
         assert time.monotonic() - began < 5
-        assert told[-1] == "fake did not take all numbers in 0 s; the rest is dropped"
+        assert told[-1] == "fake did not take all numbers in time; the rest is dropped"
         fake.go_on.set()
+
+
+def test_a_run_that_is_stopped_waits_for_no_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has to end in seconds, and they share them."""
+    monkeypatch.setattr(tracker, "STOP_SECONDS", 0.2)
+    fakes = {str(number): Fake(waits="log") for number in range(8)}
+    told: list[str] = []
+    began = time.monotonic()
+    with pytest.raises(ZeroDivisionError), tracking(fakes, "run", CONFIG, tell=told.append) as log:
+        log(LINES[0])
+        raise ZeroDivisionError
+    assert time.monotonic() - began < 8 * 0.2 + 3
+    assert sum("did not take all numbers in time" in line for line in told) == 8
+    for fake in fakes.values():
+        fake.go_on.set()
+
+
+def test_trackers_that_started_are_ended_where_another_is_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fakes = [Fake(), Fake()]
+    start = courier.Courier.start
+
+    def interrupted(self: courier.Courier, *given: Any) -> None:
+        if self.name == "1":
+            raise KeyboardInterrupt
+        start(self, *given)
+
+    monkeypatch.setattr(courier.Courier, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        track({str(number): fake for number, fake in enumerate(fakes)}, LINES)
+    assert [call[0] for call in fakes[0].calls] == ["start", "finish"]
 
 
 def test_a_run_that_dies_finishes_its_trackers() -> None:
@@ -130,7 +162,7 @@ def test_a_run_that_dies_finishes_its_trackers() -> None:
     ):
         log(LINES[0])
         raise ZeroDivisionError
-    assert fake.calls[-1] == ("finish",)
+    assert fake.calls[-1] == ("finish", False)
 
 
 def test_a_missing_package_is_refused_with_the_command_that_brings_it(
@@ -183,6 +215,12 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"sqlite:///{tmp_path / 'mlflow/mlflow.db'}"
     assert told == [f"mlflow: mlflow ui --backend-store-uri {address}"]
     client = mlflow.MlflowClient(tracking_uri=address)
+    (stopped,) = client.search_runs([client.get_experiment_by_name("luthier").experiment_id])
+    again = build_trackers(["mlflow"], tmp_path, "1f")
+    with pytest.raises(ZeroDivisionError), tracking(again, "tickets", CONFIG, tell=lambda text: None):
+        raise ZeroDivisionError
+    assert client.get_run(stopped.info.run_id).info.status == "KILLED"
+    track(build_trackers(["mlflow"], tmp_path, "1f"), [], name="tickets")
     (run,) = client.search_runs([client.get_experiment_by_name("luthier").experiment_id])  # one, resumed
     assert (run.info.run_name, run.info.status) == ("tickets", "FINISHED")
     assert run.data.params == {key: str(value) for key, value in CONFIG.items()}

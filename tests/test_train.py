@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_models import tiny, with_lora
+from tiny_models import plain_logprobs, tiny, with_lora
 from tiny_training import equal, make_items, make_model, metrics, run, settings, trainable
 from torch.nn import functional
 
-from luthier.forest.logprobs import FallbackWarning
+from luthier.chat import TrainingSequence
+from luthier.forest.logprobs import FallbackWarning, can_share
 from luthier.methods import SFT, Item
 from luthier.models import LoadedModel, attach_adapter
 from luthier.recipe import Adapter
@@ -21,6 +23,8 @@ from luthier.train import Progress, loop
 from luthier.train.batches import batches_per_epoch, epoch_batches
 from luthier.train.loop import validation_loss
 from luthier.train.schedule import rate_at
+from luthier.train.sharing import sharing_of
+from luthier.train.work import plan_training
 
 
 def cross_entropy(model: torch.nn.Module, items: list[Item]) -> torch.Tensor:
@@ -77,6 +81,70 @@ def test_it_equals_a_textbook_loop(tmp_path: Path) -> None:
     expected, got = trainable(plain), trainable(model)
     for name, value in expected.items():
         assert float((got[name] - value).norm()) <= 1e-4 * float(value.norm()), name
+
+
+def with_weights(items: list[Item], weights: list[float]) -> list[Item]:
+    """The same items with these weights, in turn, where they had 1."""
+    left = iter(weights * 1000)
+    return [
+        Item(
+            item.where,
+            tuple(
+                TrainingSequence(s.ids, tuple(next(left) if w else 0.0 for w in s.weights))
+                for s in item.sequences
+            ),
+        )
+        for item in items
+    ]
+
+
+def test_a_weighted_loss_by_hand() -> None:
+    """(0.5 * 3 + 2 * 1 + 1 * 4) / (0.5 + 2 + 1); the first token of a sequence is predicted from nothing."""
+    items = [
+        Item("a:1", (TrainingSequence((1, 2, 3, 4), (1.0, 0.0, 0.5, 2.0)),)),
+        Item("a:2", (TrainingSequence((1, 2), (0.0, 1.0)), TrainingSequence((1, 2), (9.0, 0.0)))),
+    ]
+    logps = [[torch.tensor([-3.0, -1.0])], [torch.tensor([-4.0]), torch.empty(0)]]
+    assert SFT().loss(items, logps).item() == 7.5
+    assert SFT().total(items) == 3.5
+    assert [item.trained_tokens for item in items] == [2, 1]
+    assert items[0].flags == [[False, True, True]]
+
+
+def test_weights_of_tokens_against_a_textbook_loss(tmp_path: Path) -> None:
+    """Values and gradients of the weighted mean over rows of their own, in micro-batches of any size."""
+    items = with_weights(make_items(), [0.25, 3.0, 1.0, 0.5])
+    plan = settings(epochs=1, batch_tokens=10_000)
+    run(tmp_path, items=items, validation=items, settings=plan, peak=1e-9)
+    plain = make_model()
+    terms = [
+        weight * value
+        for item in items
+        for s in item.sequences
+        for weight, value in zip(s.weights[1:], plain_logprobs(plain, s.ids), strict=True)
+    ]
+    loss = -torch.stack(terms).sum() / sum(w for item in items for s in item.sequences for w in s.weights)
+    loss.backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in plain.parameters() if p.grad is not None])
+    line, held = metrics(tmp_path)
+    assert line["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert line["grad_norm"] == pytest.approx(norm.item(), rel=1e-5)
+    assert held["validation_loss"] == pytest.approx(loss.item(), rel=1e-5)
+    _, parts = run(tmp_path / "parts", items=items, settings=plan, micro_tokens=20)
+    assert metrics(tmp_path / "parts")[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert parts["trained_tokens"] == sum(w > 0 for i in items for s in i.sequences for w in s.weights)
+
+
+class PerExample(SFT):
+    """Divided by the number of examples, as preference losses are."""
+
+    def total(self, items: Sequence[Item]) -> float:
+        return float(len(items))
+
+
+def test_trained_tokens_are_tokens_whatever_the_loss_is_divided_by(tmp_path: Path) -> None:
+    _, summary = run(tmp_path, method=PerExample())
+    assert summary["trained_tokens"] == 2 * sum(item.trained_tokens for item in make_items())
 
 
 def test_the_first_loss_is_the_base_models(tmp_path: Path) -> None:
@@ -223,7 +291,7 @@ def one_row_each() -> Iterator[torch.nn.Module]:
     """A model that cannot share prefixes."""
     base = tiny("stablelm").requires_grad_(False)
     with pytest.warns(FallbackWarning):
-        loop.can_share(base)
+        can_share(base)
     yield attach_adapter(LoadedModel(base, None, "tiny"), Adapter(rank=4), seed=7)  # type: ignore[arg-type]
 
 
@@ -245,3 +313,32 @@ def test_without_sharing_a_micro_batch_is_counted_in_full(
     monkeypatch.setattr(loop, "_summed_loss", noted)
     run(tmp_path, model=one_row_each, micro_tokens=30, validation=[])
     assert 20 < max(sizes) <= 30
+
+
+def test_executed_tokens_are_those_that_were_computed(tmp_path: Path) -> None:
+    """A position encoding that depends on the longest row: short rows share, long ones are computed alone."""
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
+    items = make_items(20)
+    limit = sorted(len(s.ids) for i in items for s in i.sequences)[-6]
+    base = tiny("llama", rope_parameters=rope, max_position_embeddings=limit).requires_grad_(False)
+    model = attach_adapter(LoadedModel(base, None, "tiny"), Adapter(rank=4), seed=7)  # type: ignore[arg-type]
+    assert can_share(base)
+    validation_loss(model, SFT(), items[:1])  # what is tried once is over
+    computed = 0
+
+    def count(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
+        nonlocal computed
+        computed += output.shape[:-1].numel()
+
+    hook = base.get_input_embeddings().register_forward_hook(count)
+    given: dict[str, Any] = {"items": items, "validation": [], "micro_tokens": 80}
+    plan = settings(epochs=1, batch_tokens=200)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FallbackWarning)
+        _, summary = run(tmp_path, model=model, settings=plan, **given)
+    hook.remove()
+    _, shared = run(tmp_path / "b", settings=plan, **given)
+    assert shared["executed_tokens"] < summary["executed_tokens"] < summary["tokens"]
+    assert summary["executed_tokens"] == computed
+    again = plan_training(items, [], plan, seed=1, micro_tokens=80, shares=sharing_of(model))
+    assert again.executed_tokens == computed

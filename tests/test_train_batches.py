@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from luthier.chat import TrainingSequence
 from luthier.forest.packing import executed_tokens
 from luthier.methods import Item
-from luthier.train.batches import batches_per_epoch, epoch_batches, micro_batches
+from luthier.train.batches import batches_per_epoch, epoch_batches, executed_by, micro_batches
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=30)
 
@@ -41,6 +41,15 @@ def test_number_of_steps() -> None:
     assert [len(b) for b in epoch_batches(items, batch_tokens=50, seed=0, epoch=0)] == [5, 5, 5, 5]
 
 
+def test_the_order_of_seed_3_is_written_down() -> None:
+    """Every process, machine and version has to draw it: a run that is resumed depends on it."""
+    items = [item(list(range(n))) for n in range(1, 13)]
+    assert [epoch_batches(items, batch_tokens=26, seed=3, epoch=epoch) for epoch in (0, 1)] == [
+        [[5, 7, 10], [9, 2, 4, 0, 3, 1], [11, 6, 8]],
+        [[7, 4, 0, 5], [11, 10, 3, 8], [1, 2, 6, 9]],
+    ]
+
+
 def test_an_item_longer_than_a_batch_leaves_none_empty() -> None:
     items = [item(list(range(n))) for n in (1000, 1, 1, 1)]
     batches = epoch_batches(items, batch_tokens=250, seed=0, epoch=0)
@@ -64,9 +73,30 @@ ROWS = st.lists(st.integers(1, 3), min_size=1, max_size=6)
 @given(st.lists(st.lists(ROWS, min_size=1, max_size=3), min_size=1, max_size=8), st.integers(1, 25))
 def test_micro_batches_hold_whole_items_and_stay_small(rows: list[list[list[int]]], limit: int) -> None:
     items = [item(*group) for group in rows]
-    groups = micro_batches(items, limit)
-    assert sorted(i for group in groups for i in group) == list(range(len(items)))
+    groups = micro_batches(items, limit, shares=lambda item: True)
+    assert sorted(id(i) for group in groups for i in group) == sorted(map(id, items))
     for group in groups:
-        size = executed_tokens([s.ids for i in group for s in items[i].sequences])
-        alone = max(executed_tokens([s.ids for s in items[i].sequences]) for i in group)
+        size = executed_tokens([s.ids for i in group for s in i.sequences])
+        alone = max(executed_tokens([s.ids for s in i.sequences]) for i in group)
         assert size <= limit or size == alone
+
+
+@given(st.lists(st.lists(ROWS, min_size=1, max_size=3), min_size=1, max_size=8), st.integers(1, 25))
+def test_items_that_cannot_share_are_counted_in_full_and_kept_apart(
+    rows: list[list[list[int]]], limit: int
+) -> None:
+    def shares(item: Item) -> bool:
+        return item.tokens <= 6
+
+    items = [item(*group) for group in rows]
+    groups = micro_batches(items, limit, shares=shares)
+    assert sorted(id(i) for group in groups for i in group) == sorted(map(id, items))
+    for group in groups:
+        assert len({shares(i) for i in group}) == 1
+        if not shares(group[0]):
+            size = sum(i.tokens for i in group)
+            assert executed_by(group, shares=shares) == size
+            assert size <= limit or len(group) == 1
+    mixed = [item([1, 2, 3]), item([1, 2, 4])]
+    assert executed_by(mixed, shares=shares) == 4
+    assert executed_by([*mixed, item([1, 2, 3, 4, 5, 6, 7])], shares=shares) == 13

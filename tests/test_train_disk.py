@@ -151,6 +151,16 @@ def test_rewinding(tmp_path: Path) -> None:
     assert [line["step"] for line in metrics(file.path.parent)] == [1]
 
 
+def test_a_file_that_someone_emptied_gets_no_holes(tmp_path: Path) -> None:
+    file = Metrics(tmp_path / "metrics.jsonl")
+    file.rewind(0)
+    file.append({"step": 1})
+    file.path.write_bytes(b"")
+    file.append({"step": 2})
+    assert [line["step"] for line in metrics(tmp_path)] == [2]
+    assert file.length == file.path.stat().st_size
+
+
 def test_lost_lines_are_noted_and_nothing_else_is_lost(tmp_path: Path) -> None:
     expected = go(tmp_path / "whole")
     with pytest.raises(Crash):

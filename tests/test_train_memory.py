@@ -125,6 +125,21 @@ def test_an_example_that_does_not_fit_alone_is_named(tmp_path: Path) -> None:
     assert all(torch.equal(before[name], value) for name, value in trainable(model).items())
 
 
+def test_an_update_without_memory_is_an_error_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", full)
+    with pytest.raises(TrainingError, match="memory ran out in the update of step 1") as caught:
+        run(tmp_path)
+    assert "fewer layers" in (caught.value.fix or "")
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: [].pop())
+    with pytest.raises(IndexError):
+        run(tmp_path)
+
+
 def test_validation_halves_too() -> None:
     items, model = make_items(), make_model()
     expected = validation_loss(model, SFT(), items)
@@ -145,7 +160,7 @@ def test_the_size_that_failed_is_halved_not_the_budget() -> None:
 
     total = sum(item.tokens for item in items)
     assert 100 < total <= 200
-    summed = sum_over(items, compute, micro_tokens=10**6, share=False)
+    summed = sum_over(items, compute, micro_tokens=10**6, shares=lambda item: False)
     assert tried[0] == total
     assert summed.micro_tokens == total // 2
     assert (summed.value, summed.executed_tokens) == (14.0, total)
@@ -166,7 +181,7 @@ def test_tensors_of_the_failed_attempt_are_freed_before_the_next() -> None:
             raise MemoryError
         return 0.0
 
-    sum_over(make_items(), compute, micro_tokens=10**6, share=True)
+    sum_over(make_items(), compute, micro_tokens=10**6, shares=lambda item: True)
     assert len(alive) > 3
 
 
@@ -180,7 +195,7 @@ def test_other_errors_are_not_taken_for_it(error: Exception) -> None:
         raise error
 
     with pytest.raises(type(error), match=re.escape(str(error))):
-        sum_over(make_items(), compute, micro_tokens=10, share=True)
+        sum_over(make_items(), compute, micro_tokens=10, shares=lambda item: True)
 
 
 # --- real -------------------------------------------------------------------------------------------------

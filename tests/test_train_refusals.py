@@ -130,6 +130,11 @@ def test_nothing_to_train(tmp_path: Path) -> None:
         run(tmp_path, model=make_model().requires_grad_(False))
 
 
+def test_nothing_to_train_on(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="there are no training examples"):
+        run(tmp_path, items=[])
+
+
 def test_parameters_that_the_loss_does_not_reach(tmp_path: Path) -> None:
     model = make_model().requires_grad_(False)
     model.register_parameter("aside", torch.nn.Parameter(torch.ones(2)))

@@ -21,7 +21,7 @@ from tiny_training import make_model, outcome, run, same, settings
 
 from luthier.errors import EXIT_ERROR, StoppedError
 from luthier.methods import SFT
-from luthier.train import Progress
+from luthier.train import Progress, signals
 from luthier.train.checkpoint import Checkpoints
 from luthier.train.signals import stopping
 
@@ -171,6 +171,58 @@ def test_a_second_ctrl_c_ends_the_saving_a_second_sigterm_does_not() -> None:
     with pytest.raises(KeyboardInterrupt), stopping(save):
         send(signal.SIGINT)
     assert saved == ["still"]
+
+
+def test_a_signal_before_the_work_begins_stops_it_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    install = signals._install
+
+    def interrupted(*given: Any) -> None:
+        install(*given)
+        send(signal.SIGTERM)
+
+    monkeypatch.setattr(signals, "_install", interrupted)
+    with pytest.raises(StoppedError, match="saved"), stopping(lambda: "saved"):
+        pytest.fail("it began")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_signal_when_the_work_is_just_over_is_not_lost(
+    moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is looked at: what is done is saved. After that: it is for whoever comes next."""
+    seen: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    end, check = signals.Stop.end, signals.Stop.check
+    over = []
+
+    def ended(self: signals.Stop) -> None:
+        end(self)
+        over.append(True)
+        if moment == "before":
+            send(signal.SIGTERM)
+
+    def checked(self: signals.Stop) -> None:
+        check(self)
+        if over and moment == "after":
+            send(signal.SIGTERM)
+
+    monkeypatch.setattr(signals.Stop, "end", ended)
+    monkeypatch.setattr(signals.Stop, "check", checked)
+    try:
+        with (
+            pytest.raises(StoppedError) if moment == "before" else contextlib.nullcontext(),
+            stopping(lambda: "saved"),
+        ):
+            pass
+        assert seen == ([] if moment == "before" else [signal.SIGTERM])
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def test_an_error_of_the_work_is_not_hidden_by_a_signal() -> None:
+    with pytest.raises(ZeroDivisionError), stopping(lambda: pytest.fail("saved")) as stop, stop.held():
+        send(signal.SIGTERM)
+        raise ZeroDivisionError
 
 
 def test_an_ignored_signal_stays_ignored() -> None:

@@ -179,6 +179,20 @@ def test_what_a_checkpoint_must_have(stopped: Path) -> None:
     for label, wrong in (("weight/" + name, value.T), ("best/" + name, value.half()), ("weight/x", value)):
         tensors = {**checkpoint.tensors, label: wrong}
         assert not training.fits(dataclasses.replace(checkpoint, tensors=tensors))
+    for group in GROUPS[2:]:
+        left = {name: v for name, v in checkpoint.tensors.items() if not name.startswith(f"{group}/")}
+        assert not training.fits(dataclasses.replace(checkpoint, tensors=left)), group
+    label = f"optimizer.exp_avg/{name}"
+    for wrong in (checkpoint.tensors[label].T, checkpoint.tensors[label].half()):
+        tensors = {**checkpoint.tensors, label: wrong}
+        assert not training.fits(dataclasses.replace(checkpoint, tensors=tensors))
+    before_any_step = dataclasses.replace(
+        checkpoint,
+        step=0,
+        tensors={name: v for name, v in checkpoint.tensors.items() if name.startswith(("weight/", "best/"))},
+    )
+    assert training.fits(before_any_step)
+    assert not training.fits(dataclasses.replace(before_any_step, step=1))
     no_best = {name: value for name, value in checkpoint.tensors.items() if not name.startswith("best/")}
     assert not training.fits(dataclasses.replace(checkpoint, tensors=no_best))
     too_much = {**checkpoint.state, "another": 1}
@@ -198,6 +212,6 @@ def test_nothing_of_the_checkpoint_stays_in_use(stopped: Path) -> None:
     if not maps.exists():
         pytest.skip("this system does not list a process's mapped files")
     seen = []
-    go(stopped.parent.parent, lambda progress: seen.append("tensors.safetensors" in maps.read_text()))
+    go(stopped.parent.parent, lambda progress: seen.append(str(stopped.parent) in maps.read_text()))
     assert seen
     assert not any(seen)

@@ -12,7 +12,7 @@ import pytest
 import tiny_run
 
 import luthier
-from luthier.errors import RecipeError
+from luthier.errors import DataError, RecipeError
 from luthier.examples import Example, Split
 from luthier.examples.example import Message
 from luthier.pipeline import Run, scoring
@@ -91,6 +91,52 @@ def test_a_started_training_keeps_its_plan(model: Path, tmp_path: Path) -> None:
     assert again["estimate"]["micro_tokens"] == 1024
     assert (again["run"], again["key"]) != (plan["run"], plan["key"])
     assert run.record.read_json("train/summary.json")["micro_tokens"] == 1024
+
+
+def test_killed_when_all_is_written_does_not_train_again(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hashing a large model takes long enough for a power cut, and the checkpoints are gone by then."""
+    write = luthier.record.write_json
+
+    def cut_off(path: Path, value: Any) -> None:
+        if path.name == "train.json":  # the note that the stage is done
+            raise ZeroDivisionError
+        write(path, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("luthier.record.write_json", cut_off)
+        with pytest.raises(ZeroDivisionError):
+            trained(model, tmp_path)
+    assert not (tmp_path / "run/train/checkpoints").exists()
+    before = sha256_of(tmp_path / "run/train/summary.json")
+    with monkeypatch.context() as patch:
+        patch.setattr("luthier.models.attach_adapter", lambda *given, **named: pytest.fail("it trains again"))
+        run, _ = trained(model, tmp_path)
+    assert run.record.stage_memo("train") is not None
+    assert sha256_of(tmp_path / "run/train/summary.json") == before
+
+
+@pytest.mark.parametrize("damaged", ["adapter/adapter_model.safetensors", "train/metrics.jsonl"])
+def test_outputs_that_were_altered_are_made_again(damaged: str, model: Path, tmp_path: Path) -> None:
+    trained(model, tmp_path)
+    before = sha256_of(tmp_path / "run/adapter/adapter_model.safetensors")
+    (tmp_path / "run" / damaged).write_bytes(b"{}")
+    _, notes = trained(model, tmp_path)
+    assert notes.moved
+    assert sha256_of(tmp_path / "run/adapter/adapter_model.safetensors") == before
+
+
+def test_virtual_tokens_take_room_in_the_context(model: Path, tmp_path: Path) -> None:
+    recipe = tiny_run.write_recipe(
+        tmp_path,
+        model,
+        adapter={"kind": "prompt", "virtual_tokens": 1000},
+        candidates=["tuned"],
+        probes=[],
+    )
+    with pytest.raises(DataError, match=r"tokens behind 1000 virtual ones does not fit the model's 1024"):
+        Run(luthier.load_recipe(recipe), tmp_path / "run").train()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from luthier.assets import suite_file
 from luthier.demo import DATA
 from luthier.examples import Example, read_examples
 
-TRAIN, HELD_OUT = 200, 60
+TRAIN, HELD_OUT = 120, 60
 
 
 @dataclass(frozen=True)

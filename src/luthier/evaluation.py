@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from luthier.candidate_options import Prices
 from luthier.examples.example import Example
-from luthier.grade import Grader
+from luthier.grade import Doubtful, Grader, Summarises, grade_all
+from luthier.slices import slice_scores
 from luthier.stats import compare, detectable_difference, holm, mean_interval
 
 Rows = list[dict[str, Any]]
@@ -18,38 +20,64 @@ Rows = list[dict[str, Any]]
 def grade_answers(answers: Sequence[Mapping[str, Any]], test: Sequence[Example], grader: Grader) -> Rows:
     """The lines of `predictions/<candidate>.jsonl`: answers with reference and score, in test order."""
     by_id = {answer["id"]: answer for answer in answers}
-    rows = []
-    for example in test:
-        answer = by_id[example.id]
-        score = grader.grade(answer["answer"], example.answer, example)
-        rows.append(
-            {
-                **answer,
-                "reference": example.answer,
-                "score": score.value,
-                "reason": score.reason,
-                "detail": dict(score.detail),
-                "input": example.input,
-                "file": example.file,
-                "line": example.line,
-            }
-        )
-    return rows
+    cases = [(by_id[example.id]["answer"], example.answer, example) for example in test]
+    return [
+        {
+            **by_id[example.id],
+            "reference": example.answer,
+            "score": score.value,
+            "reason": score.reason,
+            "detail": dict(score.detail),
+            "input": example.input,
+            "file": example.file,
+            "line": example.line,
+        }
+        for example, score in zip(test, grade_all(grader, cases), strict=True)
+    ]
 
 
 def summarise(
-    tables: Mapping[str, Rows], test: Sequence[Example], grader: Grader, *, seed: int
+    tables: Mapping[str, Rows],
+    test: Sequence[Example],
+    grader: Grader,
+    *,
+    seed: int,
+    prices: Prices | None = None,
+    slices: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The content of `scores.json`: each candidate with its interval, and all pairs compared."""
-    clusters = _clusters(test)
+    """The content of `scores.json`: each candidate with its interval and cost, and all pairs compared.
+
+    Args:
+        slices: fields of the examples by whose values the scores are broken down.
+    """
+    clusters = clusters_of(test)
     return {
         "metric": grader.metric,
         "grader": grader.name,
         "confidence_level": 0.95,
-        "candidates": {name: _candidate(rows, clusters, seed) for name, rows in tables.items()},
+        "candidates": {
+            name: _candidate(rows, clusters, seed)
+            | {"cost": request_cost(name, rows, prices)}
+            | _more(grader, rows, clusters)
+            for name, rows in tables.items()
+        },
         "paired": _pairs(tables, clusters, seed),
         "detectable_difference": detectable_difference(len(test)),
+        "slices": slice_scores(tables, test, slices, clusters=clusters, seed=seed),
+        "judge": judge_facts(grader),
     }
+
+
+def judge_facts(grader: Grader) -> dict[str, Any] | None:
+    """What is known of a judge, None for a grader by rule: `gates` says whether it may decide anything."""
+    if not isinstance(grader, Doubtful):
+        return None
+    return {"gates": grader.gates, "gates_reason": grader.gates_reason, **grader.about()}
+
+
+def _more(grader: Grader, rows: Rows, clusters: Sequence[str] | None) -> dict[str, Any]:
+    """What the grader itself has to say of a candidate: `fields` of JSON, a judge's `corrected` mean."""
+    return grader.summarise(rows, clusters) if isinstance(grader, Summarises) else {}
 
 
 def _candidate(rows: Rows, clusters: Sequence[str] | None, seed: int) -> dict[str, Any]:
@@ -66,6 +94,28 @@ def _candidate(rows: Rows, clusters: Sequence[str] | None, seed: int) -> dict[st
         "prompt_tokens": _mean(rows, "prompt_tokens"),
         "answer_tokens": _mean(rows, "answer_tokens"),
         "seconds": _mean(rows, "seconds"),
+    }
+
+
+def request_cost(name: str, rows: Sequence[Mapping[str, Any]], prices: Prices | None) -> dict[str, Any]:
+    """What a request costs on average: `prompt_tokens`, `answer_tokens`, `seconds`, `money`, `currency`.
+
+    Tokens are None where a candidate reads or writes none; money is None without prices. A provider's
+    discount for prompts that it keeps in a cache is not counted.
+    """
+    tokens = [_mean(rows, key) for key in ("prompt_tokens", "answer_tokens")]
+    seconds = _mean(rows, "seconds")
+    money = None
+    if prices is not None and rows:
+        each = zip(tokens, prices.of_tokens(name), strict=True)
+        money = sum((count or 0.0) * price / 1e6 for count, price in each)
+        money += (seconds or 0.0) * prices.hour / 3600
+    return {
+        "prompt_tokens": tokens[0],
+        "answer_tokens": tokens[1],
+        "seconds": seconds,
+        "money": money,
+        "currency": None if prices is None else prices.currency,
     }
 
 
@@ -107,13 +157,13 @@ def _pair(
     }
 
 
-def _clusters(test: Sequence[Example]) -> list[str] | None:
+def clusters_of(test: Sequence[Example]) -> list[str] | None:
     """Groups of test examples that share a source, where the user named any."""
     if all(example.group is None for example in test):
         return None
     return [example.group or f"alone:{example.id}" for example in test]
 
 
-def _mean(rows: Rows, key: str) -> float | None:
+def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
     values = [row[key] for row in rows if row[key] is not None]
     return float(np.mean(values)) if values else None

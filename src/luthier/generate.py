@@ -10,11 +10,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers import PreTrainedModel
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
+from luthier.constrain import Constraint, Walk, forbid_others
 from luthier.forest.attention import attending_by_forest
 from luthier.forest.decoding import NAME as DECODING
 from luthier.forest.decoding import Rows
@@ -34,7 +35,8 @@ class Generated:
 
     Attributes:
         ids: the tokens written, without the stop token.
-        logprob: summed log-probability of the tokens written, the stop token included.
+        logprob: summed log-probability of the tokens written, the stop token included; under a constraint
+            at every token among those that were allowed.
         finished: whether a stop token ended it (False: `max_new_tokens` did).
         seconds: this row's share of its batch's time.
     """
@@ -54,12 +56,14 @@ def generate(
     temperature: float = 0.0,
     seed: int = 0,
     batch_size: int = 128,
+    constraint: Constraint | None = None,
     advance: Callable[[int], None] = lambda finished: None,
 ) -> list[Generated]:
     """Continue every prompt, greedily at temperature 0, else by sampling.
 
     Args:
         prompts: token ids; each at least one token.
+        constraint: what every answer must be; its log-probability is then that of the constrained writer.
         advance: called with the number of prompts finished, as they finish.
 
     Returns:
@@ -75,7 +79,9 @@ def generate(
     with torch.inference_mode():
         if not can_share(model) or head is None:
             for i, row in enumerate(rows):
-                results[i] = _row_by_row(model, row, max_new_tokens, stop_ids, temperature, seed + i)
+                results[i] = _row_by_row(
+                    model, row, max_new_tokens, stop_ids, temperature, seed + i, constraint
+                )
                 advance(1)
             return [results[i] for i in range(len(rows))]
         started = time.perf_counter()
@@ -88,7 +94,7 @@ def generate(
             started = time.perf_counter()
             texts = [rows[i][length:] for i in chosen]
             writing = _Writing(base, head, texts, trunk, before + length, max_new_tokens)
-            finished = list(writing.run(stop_ids, temperature, sampler, advance))
+            finished = list(writing.run(stop_ids, temperature, sampler, constraint, advance))
             share = (time.perf_counter() - started) / len(chosen) + trunk_seconds
             for i, (ids, logprob, ended) in zip(chosen, finished, strict=True):
                 results[i] = Generated(tuple(ids), logprob, ended, share)
@@ -166,6 +172,7 @@ class _Writing:
         stop_ids: frozenset[int],
         temperature: float,
         sampler: torch.Generator,
+        constraint: Constraint | None,
         advance: Callable[[int], None],
     ) -> Iterator[tuple[list[int], float, bool]]:
         """Write until every row has stopped; yields tokens, log-probability and whether it ended."""
@@ -174,11 +181,14 @@ class _Writing:
         logprobs = [0.0] * count
         ended = [False] * count
         alive = list(range(count))
+        walks = None if constraint is None else [constraint.walk() for _ in range(count)]
         hidden = self.last
         for step in range(self.max_new_tokens):
             if step:
                 hidden = self._step(torch.tensor([written[row][-1] for row in alive], device=self.device))
             logits = self.head.logits(hidden).float()
+            if walks is not None:
+                forbid_others(logits, [walks[row] for row in alive])
             tokens = _choose(logits, temperature, sampler)
             chosen = logits.gather(1, tokens[:, None])[:, 0]
             gained = (chosen - torch.logsumexp(logits, dim=-1)).tolist()
@@ -191,6 +201,8 @@ class _Writing:
                 else:
                     written[row].append(token)
                     keep.append(place)
+                    if walks is not None:
+                        walks[row].take(token)
             if len(keep) < len(alive):
                 alive = [alive[place] for place in keep]
                 if alive:
@@ -222,6 +234,28 @@ def _choose(logits: torch.Tensor, temperature: float, sampler: torch.Generator) 
     return torch.multinomial(weights, 1, generator=sampler)[:, 0].to(logits.device)
 
 
+class _Guide(LogitsProcessor):
+    """A constraint in Transformers' own generation of one row; keeps the log-probabilities of each step."""
+
+    def __init__(self, walk: Walk, prompt_length: int) -> None:
+        self._walk = walk
+        self._read = prompt_length
+        self._steps: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        for token in input_ids[0, self._read :].tolist():
+            self._walk.take(token)
+        self._read = input_ids.shape[1]
+        allowed = scores.float().clone()
+        forbid_others(allowed, [self._walk])
+        self._steps.append(torch.log_softmax(allowed[0], dim=-1))
+        return cast(torch.FloatTensor, allowed)
+
+    def logprob(self, written: Sequence[int]) -> float:
+        """Of the tokens written, each among those that were allowed."""
+        return float(sum(float(step[token]) for step, token in zip(self._steps, written, strict=True)))
+
+
 def _row_by_row(
     model: Model,
     prompt: list[int],
@@ -229,6 +263,7 @@ def _row_by_row(
     stop_ids: frozenset[int],
     temperature: float,
     seed: int,
+    constraint: Constraint | None,
 ) -> Generated:
     """Transformers' own generation, for architectures whose state is not keys and values."""
     base = causal_lm(model)
@@ -239,20 +274,26 @@ def _row_by_row(
         torch.manual_seed(seed)
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {}
         whole: Any = model if has_root(model) else base
+        guide = None if constraint is None else _Guide(constraint.walk(), len(prompt))
         output = whole.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=max_new_tokens,
             eos_token_id=sorted(stop_ids),
             pad_token_id=min(stop_ids, default=0),
+            logits_processor=None if guide is None else LogitsProcessorList([guide]),
             **({"do_sample": False} | sampling),
         )
     written = output[0, len(prompt) :].tolist()
-    (values,) = score(model, [[*prompt, *written]])
+    if guide is None:
+        (values,) = score(model, [[*prompt, *written]])
+        logprob = float(values[len(prompt) - 1 :].sum())
+    else:
+        logprob = guide.logprob(written)
     ended = bool(written) and written[-1] in stop_ids
     return Generated(
         tuple(written[:-1] if ended else written),
-        float(values[len(prompt) - 1 :].sum()),
+        logprob,
         ended,
         time.perf_counter() - started,
     )

@@ -16,15 +16,33 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from luthier.candidate_options import (
+    Constrain,
+    Documents,
+    Prices,
+    Prompts,
+    Retrieval,
+    ScratchKind,
+    Shots,
+    TunedSystem,
+)
 from luthier.errors import RecipeError
-from luthier.grader_options import GRADER_TAGS, PYTHON, GraderChoice, GraderOptions, JudgeOptions, check_grader
+from luthier.grader_options import (
+    GRADER_TAGS,
+    PYTHON,
+    GraderChoice,
+    GraderOptions,
+    JudgeOptions,
+    check_grader,
+)
 from luthier.grader_options import Section as _Section
+from luthier.probe_options import ProbeChoice, ProbeGates
+from luthier.yaml_text import PlainYaml, StrictYaml
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 CandidateName = Literal["prompt", "few_shot", "retrieval", "scratch", "tuned"]
-ProbeName = Literal["forgetting", "own_text"]
 TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 AdapterKind = Literal["lora", "rslora", "dora", "prefix", "prompt", "full"]
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".gz")
@@ -43,34 +61,6 @@ EXPECTED = {  # in the words of YAML rather than of Python
     "float_parsing": "a number",
     "finite_number": "a finite number",
 }
-
-
-class _Yaml(yaml.SafeLoader):
-    """YAML in which a key that is there twice is an error, not a value that is quietly lost."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As in YAML, but for repeated keys."""
-        keys: set[Any] = set()
-        for name, _ in node.value:
-            key = self.construct_object(name, deep=True)
-            if isinstance(key, str) and key in keys:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is there twice", name.start_mark
-                )
-            keys |= {key} if isinstance(key, str) else set()
-        return super().construct_mapping(node, deep)
-
-
-class _Plain(yaml.SafeDumper):
-    """Texts as they are, but in quotes where YAML would take a character for the end of a line."""
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = '"' if any(character in text for character in "\x85\u2028\u2029") else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Plain.add_representer(str, _represent_text)
 
 
 class DataFiles(_Section):
@@ -153,6 +143,12 @@ class Train(_Section):
         0.1, ge=0, le=0.5, description="Share of tokens from the base's own answers, against forgetting."
     )
 
+    temper: tuple[float, ...] = Field(
+        (),
+        description="Scales of the trained update to choose from on validation, the mildest that is as good: "
+        "[0.25, 0.5, 0.75, 1], against forgetting. Low-rank updates only.",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _select_by_score(cls, values: Any) -> Any:
@@ -160,6 +156,13 @@ class Train(_Section):
         if isinstance(values, dict) and values.get("patience") is not None:
             return {"select": "score"} | values
         return values
+
+    @field_validator("temper")
+    @classmethod
+    def _scales(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < scale <= 2 for scale in value) or len(set(value)) != len(value):
+            raise ValueError("expected different scales above 0 and up to 2, such as [0.25, 0.5, 0.75, 1]")
+        return value
 
     @field_validator("learning_rate")
     @classmethod
@@ -169,16 +172,17 @@ class Train(_Section):
         return value
 
 
-class Gates(_Section):
+class Abstain(_Section):
+    """When a request is handed to a person: a confidence threshold with a guarantee."""
+
+    risk: float = Field(0.05, gt=0, lt=1, description="Largest share of the given answers that is wrong.")
+    confidence: float = Field(0.9, gt=0.5, lt=1, description="How sure one is of that.")
+
+
+class Gates(ProbeGates):
     """What `ship` demands."""
 
     min_gain: float = Field(0.02, ge=0, le=1, description="Gain over the best alternative, in score.")
-    max_forgetting: float = Field(0.02, gt=0, le=1, description="Largest loss on public items, in score.")
-    max_drift: float = Field(
-        0.69,
-        gt=0,
-        description="Largest rise of loss on the base's own text, nats per token (0.69 doubles perplexity).",
-    )
     max_cost_ratio: float | None = Field(
         None,
         gt=0,
@@ -195,22 +199,28 @@ class Recipe(_Section):
     model: str = Field(description="smollm2-135m (embedded), a local folder, or a hub id.")
     data: DataFiles = Field(description="A file of examples, or {train, validation, test}.")
     system: str | None = Field(None, description="System prompt, for examples that carry none.")
+    prompts: Prompts = ()
+    tuned_system: TunedSystem = None
     grader: GraderChoice | None = Field(
         None,
         description="How answers are scored: a name, or {kind: ..., its options}; chosen from the data when "
         "absent.",
     )
-    slices: tuple[str, ...] = Field(
-        (), description="Fields of the examples by whose values the scores are broken down."
-    )
     answer_schema: str | None = Field(
         None,
         description="JSON Schema file for the json_schema grader; inferred from training answers if absent.",
     )
+    slices: tuple[str, ...] = Field(
+        (), description="Fields of the examples by whose values the scores are broken down."
+    )
     candidates: tuple[CandidateName, ...] = Field(
         ("prompt", "few_shot", "retrieval", "scratch", "tuned"), description="What is compared."
     )
-    shots: int = Field(4, ge=1, le=64, description="Examples in the prompt of few_shot and retrieval.")
+    shots: Shots = 4
+    documents: Documents = None
+    retrieval: Retrieval = Retrieval()
+    scratch: ScratchKind = "auto"
+    constrain: Constrain = "none"
     max_new_tokens: int | None = Field(
         None, ge=1, description="Longest answer; 1.5 times the longest training answer when absent."
     )
@@ -218,9 +228,19 @@ class Recipe(_Section):
     adapter: Adapter = Adapter()
     train: Train = Train()
     split: Split = Split()
-    probes: tuple[ProbeName, ...] = Field(("forgetting", "own_text"), description="What may have been lost.")
+    probes: ProbeChoice = Field(
+        ("forgetting", "own_text"), description="What may have been lost: a list of probes, or `all`."
+    )
     probe_items: int = Field(400, ge=8, description="Public items the forgetting probe asks.")
+    canaries: int = Field(
+        0, ge=0, le=64, description="Made-up sentences trained along, to measure what is memorized."
+    )
     gates: Gates = Gates()
+    abstain: Abstain = Abstain()
+    prices: Prices | None = Field(None, description="What requests cost, for scores in money.")
+    learning_curve: bool = Field(
+        False, description="Also train on a quarter and a half of the examples: would more of them help?"
+    )
     trackers: tuple[TrackerName, ...] = Field(
         (), description="Who else gets training's numbers: tensorboard, mlflow, wandb, trackio."
     )
@@ -247,8 +267,16 @@ class Recipe(_Section):
             raise ValueError("expected at least one, and none twice")
         return value
 
+    def system_of(self, candidate: str) -> str | None:
+        """The system prompt a candidate is asked with; None where only the examples' own count."""
+        own = self.tuned_system if candidate == "tuned" else None
+        return self.system if own is None else own or None
+
     @model_validator(mode="after")
     def _shares(self) -> Recipe:
+        if self.train.temper and self.adapter.kind not in ("lora", "rslora"):
+            kind = self.adapter.kind
+            raise ValueError(f"train.temper scales a low-rank update, and adapter.kind is {kind}")
         if self.split.validation + self.split.test > 0.9:
             raise ValueError("split: validation + test must leave at least a tenth for training")
         return self
@@ -275,7 +303,7 @@ def load_recipe(path: Path | str, overrides: dict[str, Any] | None = None) -> Re
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot be read: {error}", where=str(path)) from None
     try:
-        raw = yaml.load(text, Loader=_Yaml)  # a SafeLoader
+        raw = yaml.load(text, Loader=StrictYaml)  # a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -304,6 +332,7 @@ def parse_recipe(raw: dict[str, Any], *, base: Path, where: str = "recipe", name
             ),
             "model": _resolve_model(recipe.model, base),
             "answer_schema": _resolve(recipe.answer_schema, base),
+            "documents": _resolve(recipe.documents, base),
             "grader": _resolve_grader(recipe.grader, base),
         }
     )
@@ -322,7 +351,7 @@ def recipe_schema() -> dict[str, Any]:
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML: every default written out, in the order of the model."""
     values = recipe.model_dump(mode="json")
-    return yaml.dump(values, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(values, Dumper=PlainYaml, sort_keys=False, allow_unicode=True, width=100)
 
 
 def digest(value: Any) -> str:

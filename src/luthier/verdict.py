@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from luthier.errors import RecordError
+from luthier.probe_options import ProbeName, margin_of
 from luthier.recipe import Gates, load_recipe
 from luthier.record import Record
 from luthier.stats import examples_needed
@@ -50,7 +51,7 @@ def decide(record: Record, gates: Gates) -> dict[str, Any]:
     checks: list[Gate] = []
     if "tuned" in scores["candidates"]:
         checks.append(_gain(scores, gates))
-        checks += [_probe(record, name) for name in recipe.probes]
+        checks += [gate for name in recipe.probes if (gate := _probe(record, name, gates)) is not None]
         checks.append(_sound_data(record))
     verdict = _conclude(scores, checks)
     gain = next((gate for gate in checks if gate.name == "gain"), None)
@@ -126,11 +127,16 @@ def _cost_ratio(scores: Mapping[str, Any], other: str) -> float | None:
     return ours / theirs if ours is not None and theirs else None
 
 
-def _probe(record: Record, name: str) -> Gate:
+def _probe(record: Record, name: ProbeName, gates: Gates) -> Gate | None:
+    """None for a trend: a probe without a margin is shown, and decides nothing."""
     try:
         probe = record.read_json(f"probes/{name}.json", needed_by="probe")
     except RecordError:
+        if margin_of(gates, name) is None:
+            return None
         return Gate(name, None, None, None, None, None, "this probe has not run")
+    if probe["margin"] is None:
+        return None
     passed = {"within_margin": True, "worse": False}.get(probe["finding"])
     return Gate(
         name, probe["difference"], probe["low"], probe["high"], probe["margin"], passed, probe["reason"]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from luthier.chat import ChatFormat
+from luthier.constrain import Constraint
 from luthier.forest.logprobs import Model
 from luthier.generate import generate
 
@@ -20,7 +21,9 @@ class Answer:
 
     Attributes:
         prompt: the text the model was given, template included; None where there is no prompt.
-        confidence: the probability the candidate gave its whole answer, in [0, 1].
+        confidence: the probability the candidate gave its whole answer, in [0, 1]. Under a constraint it is
+            the constrained writer's: of labels, say, the probability among the labels, as with `scratch`,
+            so that candidates can be compared. What the model would rather have written plays no part.
         seconds: compute time of this request at the batch size used.
     """
 
@@ -43,15 +46,21 @@ def ask(
     conversations: Mapping[str, Sequence[Mapping[str, str]]],
     *,
     max_new_tokens: int,
+    constraint: Constraint | None = None,
     advance: Callable[[int], None] = lambda finished: None,
 ) -> list[Answer]:
-    """Greedy answers to conversations that end with the user's turn, keyed by example id."""
+    """Greedy answers to conversations that end with the user's turn, keyed by example id.
+
+    Args:
+        constraint: what every answer must be; one that needs more room than `max_new_tokens` gets it.
+    """
     prompts = {key: chat.prompt(messages) for key, messages in conversations.items()}
     generated = generate(
         model,
         list(prompts.values()),
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=max(max_new_tokens, 0 if constraint is None else constraint.room),
         stop_ids=chat.stop_ids,
+        constraint=constraint,
         advance=advance,
     )
     return [

@@ -7,6 +7,9 @@ forgetting (arXiv 2602.20162, 2605.26097); ours has no KL term.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from luthier.chat import ChatFormat, TrainingSequence
 from luthier.forest.logprobs import Model
 from luthier.methods.method import Item
@@ -92,14 +95,25 @@ def base_replay(
     for number in range(ROUNDS * len(REQUESTS) // TOGETHER):
         first = number * TOGETHER % len(REQUESTS)
         asked = REQUESTS[first : first + TOGETHER]
-        answers = own_answers(
-            model, chat, identity, asked, max_new_tokens=TOKENS, seed=1 + number, advance=advance
-        )
-        for answer in answers:
-            if sum(item.tokens for item in items) >= tokens:
+        for item in _own_items(model, chat, identity, asked, seed=1 + number, advance=advance):
+            if sum(known.tokens for known in items) >= tokens:
                 return items
-            prompt, ids = answer["prompt"], [*answer["ids"], *[chat.terminator] * answer["finished"]]
-            weights = (0.0,) * len(prompt) + (1.0,) * len(ids)
-            sequence = TrainingSequence(tuple(prompt + ids), weights)
-            items.append(Item(f"replay {len(items) + 1}", (sequence,)))
+            items.append(replace(item, where=f"replay {len(items) + 1}"))
+    return items
+
+
+def unreplayed_answers(model: Model, chat: ChatFormat, identity: str, advance: Advance) -> list[Item]:
+    """Other samples of the base model's own answers than replay trains on: to see drift while tempering."""
+    return _own_items(model, chat, identity, REQUESTS[:TOGETHER], seed=0, advance=advance)
+
+
+def _own_items(
+    model: Model, chat: ChatFormat, identity: str, requests: Sequence[str], *, seed: int, advance: Advance
+) -> list[Item]:
+    answers = own_answers(model, chat, identity, requests, max_new_tokens=TOKENS, seed=seed, advance=advance)
+    items = []
+    for answer in answers:
+        prompt, ids = answer["prompt"], [*answer["ids"], *[chat.terminator] * answer["finished"]]
+        weights = (0.0,) * len(prompt) + (1.0,) * len(ids)
+        items.append(Item("answer of the base model", (TrainingSequence(tuple(prompt + ids), weights),)))
     return items

@@ -10,7 +10,10 @@ PROBES = {
     "bias": "whether tuning changed how groups of people are treated",
     "refusal": "whether it still refuses harmful requests and still answers harmless ones",
     "memorization": "whether it repeats training examples word for word",
-    "factual_drift": "whether facts it knew have changed",
+    "facts": "whether facts it knew have changed",
+    "robustness": "what typing errors, casing and spacing in its inputs cost",
+    "overfitting": "whether it does better on training examples than on others",
+    "kl": "how far it moved from the base model on task and general prompts",
     "calibration": "whether its confidence means the same before and after",
 }
 

@@ -134,6 +134,15 @@ def duration(seconds: float | None) -> str:
     return f"{fixed(minutes // 60, 0)} h {minutes % 60:02d} min"
 
 
+def price(value: float | None, currency: str | None) -> str:
+    """Money for a thousand requests, three digits: `0.412 USD`, `12.0 EUR`, `1,240 EUR`."""
+    if value is None:
+        return NOT_MEASURED
+    thousand = 1000 * value
+    digits = 0 if thousand == 0 else max(0, 2 - math.floor(math.log10(abs(thousand))))
+    return f"{fixed(thousand, min(digits, 6))} {currency or ''}".rstrip()
+
+
 def size(value: float | None) -> str:
     """Bytes in decimal units: `9.8 MB`."""
     if value is None:

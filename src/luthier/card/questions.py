@@ -124,7 +124,21 @@ def _documents(view: View) -> list[str]:
         if with_hash
         else "Where the examples came from: not recorded."
     ]
-    return [*said, f"What was not measured is listed below: {numbers.count(len(view.missing), 'item')}."]
+    return [
+        *said,
+        *_probed(view),
+        f"What was not measured is listed below: {numbers.count(len(view.missing), 'item')}.",
+    ]
+
+
+def _probed(view: View) -> list[str]:
+    """What the probes found, the bad first."""
+    order = ("worse", "failed", "not_powered", "within_margin")
+    ranked = sorted(
+        view.probes.items(), key=lambda item: order.index(item[1].finding) if item[1].finding in order else 1
+    )
+    found = [f"{_plain(name)} ({probe.plain_finding})" for name, probe in ranked]
+    return [f"Probed: {', '.join(found)}."] if found else ["Nothing was probed."]
 
 
 def _findings(view: View, checks: tuple[str, ...], topic: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from luthier.card.answers import clean_text, read_comparison, read_confidence
+from luthier.card.failing import read_failures
 from luthier.card.missing import find_missing
 from luthier.card.numbers import Interval, finite
 from luthier.card.view import (
@@ -21,6 +22,7 @@ from luthier.card.view import (
     Flip,
     Gate,
     Pair,
+    Part,
     Probe,
     Source,
     Training,
@@ -66,6 +68,7 @@ def read_view(record: Record) -> View:
         comparison=None,
         audit=_audit(_read(record, "audit.json")),
         data=_data(_read(record, "data/manifest.json")),
+        failures=read_failures(_clean(_read(record, "failures.json")), recommended),
     )
     return _with_answers(record, view, _mapping(verdict.get("confident_and_wrong")))
 
@@ -97,6 +100,8 @@ def _candidate(name: str, row: Mapping[str, Any]) -> Candidate:
         prompt_tokens=finite(row.get("prompt_tokens")),
         answer_tokens=finite(row.get("answer_tokens")),
         seconds=finite(row.get("seconds")),
+        money=finite(_mapping(row.get("cost")).get("money")),
+        currency=_text(_mapping(row.get("cost")).get("currency")) or None,
     )
 
 
@@ -153,6 +158,9 @@ def _probe(name: str, row: Mapping[str, Any]) -> Probe:
         abilities=[_ability(_mapping(ability)) for ability in _list(row.get("abilities"))],
         flips=[_flip(example) for example in examples if "question" in example],
         examples=[example for example in examples if "text" in example],
+        parts=[_part(_mapping(part)) for part in _list(row.get("parts"))],
+        worse=_text(row.get("worse")),
+        caption=_text(row.get("caption")),
     )
 
 
@@ -160,6 +168,18 @@ def _ability(row: Mapping[str, Any]) -> Ability:
     return Ability(
         name=_text(row.get("ability")) or _text(row.get("suite")) or "unnamed",
         suite=_text(row.get("suite")),
+        n=finite(row.get("n")),
+        base=finite(row.get("base")),
+        tuned=finite(row.get("tuned")),
+        difference=_interval(row, "difference"),
+    )
+
+
+def _part(row: Mapping[str, Any]) -> Part:
+    return Part(
+        name=_text(row.get("part")) or "unnamed",
+        source=_text(row.get("source")),
+        unit=_text(row.get("unit")),
         n=finite(row.get("n")),
         base=finite(row.get("base")),
         tuned=finite(row.get("tuned")),

@@ -174,7 +174,7 @@ def _draw_abilities(probe: Probe) -> dict[str, Markup]:
     ]
     marks = [charts.Mark(0.0, "no change")]
     if probe.margin is not None and probe.is_share:
-        marks.append(charts.Mark(-probe.margin, "margin"))
+        marks.append(charts.Mark(probe.margin if probe.higher_is_worse else -probe.margin, "margin"))
     reached = [*ends, *(mark.value for mark in marks)]
     name = probe.name.replace("_", " ")
     return {

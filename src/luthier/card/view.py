@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from luthier.card.numbers import Interval, quantity
+from luthier.card.failing import Failures
+from luthier.card.numbers import Interval, price, quantity
+from luthier.probe_options import is_share
 
 MEANINGS = {
     "prompt": "the base model with the system prompt",
@@ -32,6 +34,13 @@ class Candidate:
     prompt_tokens: float | None
     answer_tokens: float | None
     seconds: float | None
+    money: float | None = None
+    currency: str | None = None
+
+    @property
+    def price(self) -> str:
+        """What a thousand requests cost, at the recipe's prices."""
+        return price(self.money, self.currency)
 
     @property
     def meaning(self) -> str:
@@ -93,6 +102,39 @@ class Ability:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A row of a probe's own table: something that it measured besides, in a unit of its own."""
+
+    name: str
+    source: str
+    unit: str
+    n: float | None
+    base: float | None
+    tuned: float | None
+    difference: Interval
+
+    @property
+    def value_unit(self) -> str:
+        """The unit of base and tuned, for numbers.quantity."""
+        return value_unit(self.unit)
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of the difference, for numbers.quantity."""
+        return difference_unit(self.unit)
+
+
+def value_unit(unit: str) -> str:
+    """The unit of base and tuned, for numbers.quantity."""
+    return "percent" if is_share(unit) else unit
+
+
+def difference_unit(unit: str) -> str:
+    """The unit of a difference and a margin, for numbers.quantity."""
+    return "points" if is_share(unit) else f"difference in {unit}"
+
+
+@dataclass(frozen=True)
 class Flip:
     """A question whose answer changed with tuning; `kind` is `lost` or `gained`."""
 
@@ -123,25 +165,47 @@ class Probe:
     abilities: Sequence[Ability]
     flips: Sequence[Flip]
     examples: Sequence[Mapping[str, Any]]
+    parts: Sequence[Part] = ()
+    worse: str = ""
+    caption: str = ""
 
     @property
     def is_share(self) -> bool:
         """Whether base and tuned are shares shown as percent (not losses in nats, say)."""
-        return "nats" not in self.unit
+        return is_share(self.unit)
+
+    @property
+    def higher_is_worse(self) -> bool:
+        """Which way is for the worse; losses rise, scores fall, and a probe can say otherwise."""
+        return self.worse == "higher" or (not self.worse and not self.is_share)
+
+    @property
+    def is_trend(self) -> bool:
+        """Whether it was measured without a margin, so that it decides nothing."""
+        return self.margin is None and self.finding != "failed"
+
+    @property
+    def shown_margin(self) -> str:
+        """The margin in the unit of a difference, without a sign."""
+        if self.margin is None:
+            return "none"
+        return quantity(self.margin, self.difference_unit).removeprefix("+")
 
     @property
     def value_unit(self) -> str:
         """The unit of base and tuned, for numbers.quantity."""
-        return "percent" if self.is_share else self.unit
+        return value_unit(self.unit)
 
     @property
     def difference_unit(self) -> str:
         """The unit of the difference and the margin, for numbers.quantity."""
-        return "points" if self.is_share else f"difference in {self.unit}"
+        return difference_unit(self.unit)
 
     @property
     def plain_finding(self) -> str:
         """The finding in words."""
+        if self.is_trend and self.finding:
+            return "a trend, without a margin"
         words = {
             "worse": "worse beyond the margin",
             "within_margin": "within the margin",
@@ -322,6 +386,7 @@ class View:
     audit: Audit | None
     data: Data | None
     missing: Sequence[Missing] = field(default=())
+    failures: Failures | None = None
 
     def candidate(self, name: str | None) -> Candidate | None:
         """The candidate of that name, where it was measured."""

@@ -29,7 +29,10 @@ def check_source(source: Path, out: Path | None, *, show_mask: bool, model: str)
     print_audit(job.check())
     console.print(f"[dim]{job.record / 'audit.json'}[/dim]", soft_wrap=True)
     if show_mask:
-        print_masks(job.split().train[:MASKS_SHOWN], job.chat, job.recipe.system)
+        from luthier.candidates import seen_by_tuned
+
+        shown = seen_by_tuned(job.split().train[:MASKS_SHOWN], job.recipe.tuned_system)
+        print_masks(shown, job.chat, job.recipe.system_of("tuned"))
 
 
 def _check_file(source: Path, *, show_mask: bool, model: str) -> None:

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from luthier import __version__
+from luthier.cli.summaries import Format
 from luthier.errors import (
     EXIT_DO_NOT_SHIP,
     EXIT_ERROR,
@@ -24,7 +25,15 @@ from luthier.errors import (
 if TYPE_CHECKING:
     from luthier.pipeline import Run
 
-EXIT_CODES = {"ship": EXIT_SHIP, "do_not_ship": EXIT_DO_NOT_SHIP, "inconclusive": EXIT_INCONCLUSIVE}
+EXIT_CODES = {
+    "ship": EXIT_SHIP,
+    "do_not_ship": EXIT_DO_NOT_SHIP,
+    "inconclusive": EXIT_INCONCLUSIVE,
+    "better": EXIT_SHIP,
+    "no_worse": EXIT_SHIP,
+    "worse": EXIT_DO_NOT_SHIP,
+    "undecided": EXIT_INCONCLUSIVE,
+}
 
 
 class Commands(TyperGroup):
@@ -68,6 +77,7 @@ RecipeOrRun = Annotated[Path, typer.Argument(help="A recipe, or a run folder.", 
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="The run folder. Default: runs/NAME beside where you are.")
 ]
+FormatOption = Annotated[Format, typer.Option("--format", help="For other programs: markdown, junit, json.")]
 
 
 def _show_version(asked: bool) -> None:
@@ -203,17 +213,57 @@ def verdict(
     min_gain: Annotated[
         float | None, typer.Option(min=0, max=1, help="Another gate, for this decision only.")
     ] = None,
+    format: FormatOption = Format.text,
 ) -> None:
     """Decide again from the record alone; the exit code is the decision.
 
-    Example: luthier verdict runs/tickets
+    Example: luthier verdict runs/tickets --format junit
     """
-    from luthier.cli.screen import print_verdict
-
     job = _open(folder)
     decided = job.verdict(min_gain=min_gain)
-    print_verdict(decided)
+    if format is Format.text:
+        from luthier.cli.screen import print_verdict
+
+        print_verdict(decided)
+    else:
+        from luthier.cli.summaries import write_verdict
+
+        typer.echo(write_verdict(decided, job.record.path.name, format), nl=False)
     raise typer.Exit(EXIT_CODES[decided["decision"]])
+
+
+@app.command()
+def compare(
+    old: Annotated[Path, typer.Argument(help="The run that is in use.", metavar="OLD")],
+    new: Annotated[Path, typer.Argument(help="The run that would take its place.", metavar="NEW")],
+    candidate: Annotated[
+        str | None, typer.Option(help="Whose answers; default: what each run recommends.")
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(min=0.0001, max=1, help="Largest accepted loss in score; default: the gate min_gain."),
+    ] = None,
+    format: FormatOption = Format.text,
+) -> None:
+    """Compare two runs on the examples that both held out: is the newer one no worse, and what moved?
+
+    Exits with 0 when it is better or no worse, 3 when it is worse, 4 when that is undecided.
+
+    Example: luthier compare runs/tickets runs/tickets-2
+    """
+    from luthier.comparison import compare_runs
+    from luthier.record import Record
+
+    result = compare_runs(Record(old), Record(new), candidate=candidate, margin=margin)
+    if format is Format.text:
+        from luthier.cli.screen import print_comparison
+
+        print_comparison(result)
+    else:
+        from luthier.cli.summaries import write_comparison
+
+        typer.echo(write_comparison(result, format), nl=False)
+    raise typer.Exit(EXIT_CODES[result["decision"]])
 
 
 @app.command()

@@ -13,11 +13,14 @@ from rich.panel import Panel
 from rich.table import Table
 
 from luthier.cli.bars import bar
+from luthier.cli.summaries import say_difference
+from luthier.probe_options import is_share
 from luthier.progress import Advance
 
 console = Console(highlight=False)
 COLOURS = {"ship": "green", "do_not_ship": "red", "inconclusive": "yellow"}
 WORDS = {"ship": "SHIP", "do_not_ship": "DO NOT SHIP", "inconclusive": "INCONCLUSIVE"}
+WORDS_COMPARED = {"better": "BETTER", "no_worse": "NO WORSE", "worse": "WORSE", "undecided": "UNDECIDED"}
 
 
 class Screen:
@@ -49,6 +52,8 @@ def print_candidates(scores: Mapping[str, Any], recommended: str | None = None) 
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
     )
+    costs = {name: row.get("cost") or {} for name, row in scores["candidates"].items()}
+    currency = next((cost["currency"] for cost in costs.values() if cost.get("money") is not None), None)
     for heading in (
         "candidate",
         "score",
@@ -56,6 +61,7 @@ def print_candidates(scores: Mapping[str, Any], recommended: str | None = None) 
         "p (Holm)",
         "prompt\ntokens",
         "sec",
+        *([] if currency is None else [f"{currency} for\n1,000"]),
     ):
         table.add_column(heading, justify="left" if heading == "candidate" else "right", no_wrap=True)
     against = {pair["b"]: pair for pair in scores["paired"] if pair["a"] == "tuned"}
@@ -69,6 +75,7 @@ def print_candidates(scores: Mapping[str, Any], recommended: str | None = None) 
             "" if pair is None else _p(pair["p_adjusted"]),
             "–" if row["prompt_tokens"] is None else f"{row['prompt_tokens']:.0f}",
             "–" if row["seconds"] is None else f"{row['seconds']:.3f}",
+            *([] if currency is None else [_money(costs[name].get("money"))]),
         )
     console.print(table)
     for name, row in ranked:
@@ -82,7 +89,7 @@ def print_candidates(scores: Mapping[str, Any], recommended: str | None = None) 
 def print_probes(probes: Mapping[str, Mapping[str, Any]]) -> None:
     """One line per probe: what was lost, with its interval and finding."""
     for name, probe in probes.items():
-        change = _change(probe) if probe["unit"] == "expected accuracy" else f"{_nats(probe)} {probe['unit']}"
+        change = _change(probe) if is_share(probe["unit"]) else f"{_nats(probe)} {probe['unit']}"
         flips = probe["flips"]
         told = f", {flips['lost']} lost and {flips['gained']} gained" if flips else ""
         colour = {"within_margin": "green", "worse": "red"}.get(probe["finding"], "yellow")
@@ -108,12 +115,49 @@ def print_verdict(verdict: Mapping[str, Any]) -> None:
     )
 
 
+def print_comparison(result: Mapping[str, Any]) -> None:
+    """Two runs on the same examples: the difference, what was mended, what broke."""
+    decision = result["decision"]
+    colour = {"better": "green", "no_worse": "green", "worse": "red"}.get(decision, "yellow")
+    for side in ("old", "new"):
+        told = result[side]
+        console.print(f"{side}: {escape(told['run'])}, {told['candidate']}: {told['score']:.1%}")
+    if result["only_old"] or result["only_new"]:
+        console.print(
+            f"[yellow]left out: {result['only_old']} examples of the old run alone, "
+            f"{result['only_new']} of the new one[/yellow]"
+        )
+    flips = result["flips"]
+    console.print(f"{flips['gained']} answers became better, {flips['lost']} worse.")
+    if result["kinds"]:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        for heading in ("what goes wrong", "before", "now", "p (Holm)"):
+            table.add_column(heading, justify="left" if heading == "what goes wrong" else "right")
+        for kind in result["kinds"][:10]:
+            table.add_row(escape(kind["kind"]), str(kind["old"]), str(kind["new"]), _p(kind["p"]))
+        console.print(table)
+    for name in ("lost", "gained"):
+        for change in result[name][:3]:
+            console.print(
+                f"[dim]{name}: {escape(change['input'][:100])!r}: {escape(change['old']['answer'][:80])!r} "
+                f"-> {escape(change['new']['answer'][:80])!r}[/dim]"
+            )
+    console.print(
+        Panel(escape(say_difference(result)), title=f"[{colour}]{WORDS_COMPARED[decision]}[/{colour}]")
+    )
+
+
 def _share(row: Mapping[str, Any]) -> str:
     """A score with its interval; a dash where it is undefined."""
     if row["score"] is None:
         return "–"
     bounds = "" if row["low"] is None else f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
     return f"{row['score']:.1%}{bounds}"
+
+
+def _money(value: float | None) -> str:
+    """The price of a thousand requests."""
+    return "–" if value is None else f"{1000 * value:.3g}"
 
 
 def _change(row: Mapping[str, Any]) -> str:

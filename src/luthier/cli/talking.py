@@ -51,7 +51,7 @@ def _reply(job: Any, history: list[dict[str, str]], *, adapted: bool) -> str:
 
     from luthier.candidates import ask
 
-    messages = job.chat.with_system(history, job.recipe.system)
+    messages = job.chat.with_system(history, job.recipe.system_of("tuned" if adapted else "prompt"))
     with contextlib.nullcontext(job.tuned()) if adapted else job.models.untuned() as model:
         (answer,) = ask(model, job.chat, {"": messages}, max_new_tokens=MAX_NEW_TOKENS)
     return answer.answer

@@ -23,6 +23,8 @@ from luthier.forest.tiles import tiled_attention
 NAME = "luthier_forest"
 # What architectures of Transformers pass along beside a mask, and would be wrong without.
 UNKNOWN_TERMS = ("position_bias", "indices", "block_indices", "sinks")
+WINDOWED_LAYERS = (None, "sliding_attention", "hybrid_sliding")
+KNOWN_LAYERS = (*WINDOWED_LAYERS, "full_attention", "hybrid")
 
 
 class Unsupported(Exception):  # noqa: N818 it is caught, and says what to do instead
@@ -75,14 +77,16 @@ def forest_attention(
     trunk = None if forest.trunk is None else forest.trunk[module.layer_idx]  # type: ignore[index]
     window = sliding_window if sliding_window is not None and sliding_window < forest.reach else None
     if query.shape[3] == value.shape[3]:
-        if query.device.type == "cpu" and window is None and softcap is None and sinks is None:
+        plain = window is None and softcap is None and sinks is None
+        # the kernel's log-sums are float32, which its own backward does not take in float64
+        if query.device.type == "cpu" and plain and query.dtype != torch.float64:
             return tiled_attention(query, key, value, forest, trunk, scaling), None
         if fits_kernel(query):
             out = flex_forest_attention(
                 query, key, value, forest,
                 trunk=trunk, scale=scaling, window=window, softcap=softcap, sinks=sinks,
             )  # fmt: skip
-            return out, None
+            return out.contiguous(), None
     return _by_segments(query, key, value, forest, trunk, window, scaling, softcap, sinks), None
 
 
@@ -113,7 +117,8 @@ def _by_segments(
         v = _join([*before[1], *(values[s] for s in segment.path)])
         mask = forest.mask(index, window, query.device)
         outputs.append(_attend(queries[index], k, v, mask, scaling, softcap, sinks))
-    return torch.cat(outputs, dim=2).transpose(1, 2)
+    # some models take a view of it, which needs one piece of memory in this order
+    return torch.cat([out.transpose(1, 2) for out in outputs], dim=1).contiguous()
 
 
 def _refuse_hidden_masks(module: torch.nn.Module, sliding_window: int | None) -> None:
@@ -124,8 +129,10 @@ def _refuse_hidden_masks(module: torch.nn.Module, sliding_window: int | None) ->
     kind = kinds[index] if kinds and index is not None and index < len(kinds) else None
     if kind == "chunked_attention":
         raise Unsupported("attention in chunks")
+    if kind not in KNOWN_LAYERS:
+        raise Unsupported(f"the attention of {kind} layers")
     declared = getattr(config, "sliding_window", None)
-    if kind in (None, "sliding_attention") and sliding_window is None and declared is not None:
+    if kind in WINDOWED_LAYERS and sliding_window is None and declared:
         raise Unsupported("a sliding window that the model keeps to itself")
 
 

@@ -20,7 +20,13 @@ from luthier.forest.layout import Layout, lay_out, unshared_layout
 from luthier.forest.model import causal_lm, device_of, evaluating, inputs_of, tokens_of
 from luthier.forest.packing import pack
 from luthier.forest.root import Root, root_of
-from luthier.forest.sharing import FallbackWarning, can_share, refuse_unequal_rows, warn_of_fallback
+from luthier.forest.sharing import (
+    FallbackWarning,
+    can_share,
+    refuse_unequal_rows,
+    refuse_untried_lengths,
+    warn_of_fallback,
+)
 from luthier.models.adapter import Model
 from luthier.models.load import quiet_transformers
 
@@ -34,6 +40,8 @@ __all__ = [
     "logprobs",
     "score",
 ]
+
+LOUD = 100.0  # logits that every soft cap would change
 
 
 def logprobs(
@@ -64,6 +72,7 @@ def logprobs(
         try:
             refuse_unequal_rows(model, sequences, root)
             layout = lay_out(sequences, needed) if root is None else root.lay_out(sequences, needed)
+            refuse_untried_lengths(model, layout, root)
             values = _run(model, layout, root, forest=True)
             return [values[torch.from_numpy(pick).to(values.device)] for pick in layout.picks]
         except Unsupported as error:
@@ -155,13 +164,29 @@ def checked_head(base: PreTrainedModel) -> Head | None:
 
 def _gives_own_logits(base: PreTrainedModel, head: Head) -> bool:
     ids = torch.tensor([[0, 1]], device=device_of(base))
+    tolerance = 1e-2 if torch.finfo(base.dtype).bits < 32 else 1e-5
     try:
         hidden = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0]
-        own = base(input_ids=ids, use_cache=False).logits[0].float()
-        ours = head.logits(hidden).float()
+        loudest = float(torch.nn.functional.linear(hidden, head.weight).abs().max())
+        # a soft cap is next to nothing on the logits of an untrained model, and all that counts later
+        for factor in (1.0, LOUD / max(loudest, torch.finfo(torch.float32).tiny)):
+            own = _louder_logits(base, ids, factor).float()
+            ours = head.logits(hidden * factor).float()
+            if own.shape != ours.shape or not (own - ours).abs().max() <= tolerance * own.abs().max():
+                return False
     except torch.OutOfMemoryError:
         raise  # says nothing about the model
     except Exception:
         return False  # what `get_decoder` finds is not the model under the head
-    tolerance = 1e-2 if torch.finfo(base.dtype).bits < 32 else 1e-5
-    return ours.shape == own.shape and bool((ours - own).abs().max() <= tolerance * own.abs().max())
+    return True
+
+
+def _louder_logits(base: PreTrainedModel, ids: torch.Tensor, factor: float) -> torch.Tensor:
+    """The model's own logits `[T, V]` where its head is given `factor` times what it is given."""
+    layer = base.get_output_embeddings()
+    hook = layer.register_forward_pre_hook(lambda _, args: (args[0] * factor, *args[1:]))  # type: ignore[union-attr]
+    try:
+        logits: torch.Tensor = base(input_ids=ids, use_cache=False).logits[0]
+    finally:
+        hook.remove()
+    return logits

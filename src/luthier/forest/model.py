@@ -7,21 +7,41 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, PeftType
 from transformers import PreTrainedModel
 
+from luthier.errors import ModelError
 from luthier.forest.layout import Layout
 from luthier.forest.root import Root
 from luthier.models.adapter import Model
 
 
 def causal_lm(model: Model) -> PreTrainedModel:
-    """The Transformers model inside an adapter wrapper, adapters still injected."""
+    """The Transformers model inside an adapter wrapper, adapters still injected.
+
+    Raises:
+        ModelError: a kind of model or adapter whose results are not those of this inner model.
+    """
     if isinstance(model, PeftModel):
+        _refuse_outer_adapter(model)
         inner = model.get_base_model()
         assert isinstance(inner, PreTrainedModel)
-        return inner
-    return model
+    else:
+        inner = model
+    if getattr(inner.config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"{type(inner).__name__} is an encoder and a decoder, not a causal language model",
+            fix="load a causal language model (AutoModelForCausalLM)",
+        )
+    return inner
+
+
+def _refuse_outer_adapter(model: PeftModel) -> None:
+    """Refuse what PEFT computes around the model, not in its layers: it depends on the whole sequence."""
+    config = model.active_peft_config
+    if config.peft_type == PeftType.XLORA or getattr(config, "alora_invocation_tokens", None):
+        kind = "X-LoRA" if config.peft_type == PeftType.XLORA else "activated LoRA"
+        raise ModelError(f"adapters of the kind {kind} are not computed here", fix="use LoRA")
 
 
 def device_of(base: PreTrainedModel) -> torch.device:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from torch.nn.modules.dropout import _DropoutNd
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from luthier.forest.attention import Unsupported, attending_by_forest
 from luthier.forest.layout import Layout, lay_out
@@ -24,18 +26,68 @@ class FallbackWarning(UserWarning):
     """Sequences are computed one row each, because this model cannot share, or not these."""
 
 
+# settings of a configuration that name a number of tokens beyond which something changes
+LENGTHS = re.compile("window|chunk|floor|local_att|block_size|topk$|distance|extent|original_max")
+
 _sharing: weakref.WeakKeyDictionary[Model, bool] = weakref.WeakKeyDictionary()
+_lengths: weakref.WeakKeyDictionary[Model, dict[int, dict[bool, str | None]]] = weakref.WeakKeyDictionary()
 
 
 def can_share(model: Model) -> bool:
     """Whether the forest is exact on this model: tried once on a few tokens, not guessed from its name."""
     key = model if has_root(model) else causal_lm(model)
     if key not in _sharing:
-        reason = _try_sharing(key, root_of(key))
+        trial = [[0, 1, 2, 3, 4], [0, 1, 5, 6], [0, 1, 2, 7]]
+        reason = _try_sharing(key, root_of(key), trial)
         _sharing[key] = reason is None
         if reason is not None:
             warn_of_fallback(key, reason, stacklevel=4)
     return _sharing[key]
+
+
+def refuse_untried_lengths(model: Model, layout: Layout, root: Root | None) -> None:
+    """Try again on longer rows where a forest first passes a length that the configuration names.
+
+    Raises:
+        Unsupported: beyond it the forest is not exact.
+    """
+    key = model if has_root(model) else causal_lm(model)
+    if key not in _lengths:
+        _lengths[key] = {length: {} for length in _named_lengths(causal_lm(model).config)}
+    for length, tried in _lengths[key].items():
+        if len(layout.tokens) <= length:
+            continue
+        longest = max(2, layout.reach - (root.length if root else 0))
+        passed = layout.reach > length
+        if passed not in tried:
+            # a second look with other tokens: a tie of experts that rounding decides is no difference
+            trials = (_long_trial(length, min(longest, length + 3), seed) for seed in (0, 1))
+            reasons = [_try_sharing(key, root, trial) for trial in trials]
+            tried[passed] = None if None in reasons else reasons[0]
+        if tried[passed] is not None:
+            raise Unsupported(f"what changes beyond {length} tokens")
+
+
+def _named_lengths(config: PreTrainedConfig) -> list[int]:
+    """Sorted; those that every trial passes are left out."""
+    found, waiting = set(), [config.get_text_config().to_dict()]
+    for settings in waiting:  # grows while it is gone through
+        for name, value in settings.items():
+            if isinstance(value, dict):
+                waiting.append(value)
+            elif type(value) is int and value >= 3 and LENGTHS.search(str(name)):
+                found.add(value)
+    return sorted(found)
+
+
+def _long_trial(length: int, longest: int, seed: int) -> list[list[int]]:
+    """Rows of `longest` tokens: two that part half way, and others until all together are beyond `length`."""
+    row = list(range(50 * seed, 50 * seed + longest))
+    middle = longest // 2
+    others = range(1, 3 + length // longest)
+    return [row, row[:middle] + [token + 11 for token in row[middle:]]] + [
+        [token + 17 * place for token in row] for place in others
+    ]
 
 
 def warn_of_fallback(model: Model, reason: str, *, stacklevel: int) -> None:
@@ -75,21 +127,30 @@ def refuse_unequal_rows(model: Model, sequences: Sequence[Sequence[int]], root: 
 
 def _dropout(base: PreTrainedModel) -> str | None:
     """Where numbers are dropped while training: sequences that share would get the same ones dropped."""
-    config = base.config.get_text_config().to_dict()
-    named = [key for key, value in config.items() if "drop" in key and isinstance(value, float) and value > 0]
+    named = _dropped(base.config.get_text_config().to_dict())
     if named:
-        return "inside attention" if named == ["attention_dropout"] else f"({', '.join(sorted(named))})"
+        return "inside attention" if named == ["attention_dropout"] else f"({', '.join(named)})"
     for name, module in base.named_modules():
-        if isinstance(module, torch.nn.Dropout) and module.p > 0 and module.training:
+        if isinstance(module, _DropoutNd) and module.p > 0 and module.training:
             return f"in {name}"
+    # some kinds of adapters (LoHa, BOFT) draw what they drop without a module for it
+    for adapter in getattr(base, "peft_config", {}).values():
+        if others := [key for key in _dropped(vars(adapter)) if key != "lora_dropout"]:
+            return f"in the adapter ({', '.join(others)})"
     return None
 
 
-def _try_sharing(model: Model, root: Root | None) -> str | None:
-    """Why the forest is not exact on this model; None where it is."""
+def _dropped(settings: Mapping[str, Any]) -> list[str]:
+    """Names of the probabilities; those of heads for other tasks are not the language model's."""
+    ours = (key for key in settings if "drop" in key and not key.startswith(("summary", "classifier")))
+    return sorted(key for key in ours if isinstance(settings[key], float) and settings[key] > 0)
+
+
+def _try_sharing(model: Model, root: Root | None, rows: Sequence[Sequence[int]]) -> str | None:
+    """Why the forest is not exact on this model and these rows of numbers; None where it is."""
     base = causal_lm(model)
     vocabulary: int = base.get_input_embeddings().weight.shape[0]  # type: ignore[index,assignment]
-    trial = [[(7 * i + 3) % vocabulary for i in row] for row in ([0, 1, 2, 3, 4], [0, 1, 5, 6], [0, 1, 2, 7])]
+    trial = [[(7 * i + 3) % vocabulary for i in row] for row in rows]
     # rounding; mixing is 1e-3 and more
     tolerance = 5e-2 if torch.finfo(base.dtype).bits < 32 else 3e-5
     try:
@@ -99,7 +160,8 @@ def _try_sharing(model: Model, root: Root | None) -> str | None:
             layout = lay_out(trial) if root is None else root.lay_out(trial)
             layout.kept = {}
             shared = _shared_states(model, layout, root)
-            for row, pick in zip(trial, layout.picks, strict=True):
+            ends = (0, 1, len(trial) - 1)  # of many rows these are enough
+            for row, pick in ((trial[i], layout.picks[i]) for i in ends):
                 alone = _own_states(model, row)[:-1]
                 together = shared[torch.from_numpy(layout.nodes[pick]).to(shared.device)]
                 if not (together - alone).abs().max() <= tolerance * alone.abs().max():

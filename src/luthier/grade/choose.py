@@ -11,9 +11,19 @@ from luthier.grade.answer_json import is_object
 from luthier.grade.json_fields import JsonFields
 from luthier.grade.json_schema import build_json_schema
 from luthier.grade.label import Label, normalise_label
+from luthier.grade.numeric import Numeric
 from luthier.grade.python_file import PythonFile
 from luthier.grade.score import Grader
 from luthier.grade.text import StringCheck, TextSimilarity
+from luthier.grader_options import (
+    PYTHON,
+    GraderOptions,
+    NumericOptions,
+    PlainGrader,
+    RubricOptions,
+    StringCheckOptions,
+    TextSimilarityOptions,
+)
 
 MAX_LABELS = 20
 LABEL_CHARACTERS = 40
@@ -21,12 +31,14 @@ SHORT_CHARACTERS = 80
 
 Builder = Callable[[Sequence[str], Path | None], Grader]
 
+# a grader by its name alone, with every option at its default
 BUILDERS: Mapping[str, Builder] = {
     "label": lambda references, schema: Label(references),
     "string_check": lambda references, schema: StringCheck(),
     "text_similarity": lambda references, schema: TextSimilarity(),
     "json_schema": build_json_schema,
     "json_fields": lambda references, schema: JsonFields(),
+    "numeric": lambda references, schema: Numeric(),
 }
 
 
@@ -56,11 +68,13 @@ def choose_grader(answers: Sequence[str]) -> str:
     return "string_check"
 
 
-def build_grader(name: str, references: Sequence[str], *, answer_schema: Path | None) -> Grader:
-    """The grader called `name`.
+def build_grader(
+    name: str | GraderOptions, references: Sequence[str], *, answer_schema: Path | None
+) -> Grader:
+    """The grader called `name`, or of that kind and with those options.
 
     Args:
-        name: a key of `BUILDERS`, or `python:file.py:function`.
+        name: a key of `BUILDERS`, `python:file.py:function`, or a section of the recipe.
         references: reference answers: the label set of `label`, and what `json_schema` infers from.
         answer_schema: JSON Schema file, for `json_schema` only.
 
@@ -68,7 +82,9 @@ def build_grader(name: str, references: Sequence[str], *, answer_schema: Path | 
         RecipeError: the name, the schema or the Python file is no good.
         DataError: the references do not suit the grader.
     """
-    if name.startswith("python:"):
+    if not isinstance(name, str):
+        return _with_options(name, references, answer_schema)
+    if name.startswith(PYTHON):
         return PythonFile(name)
     if name not in BUILDERS:
         near = difflib.get_close_matches(name, BUILDERS, n=1)
@@ -76,3 +92,17 @@ def build_grader(name: str, references: Sequence[str], *, answer_schema: Path | 
         fix = f"did you mean {near[0]!r}?" if near else f"use one of {known}"
         raise RecipeError(f"unknown grader {name!r}", fix=fix)
     return BUILDERS[name](references, answer_schema)
+
+
+def _with_options(options: GraderOptions, references: Sequence[str], answer_schema: Path | None) -> Grader:
+    if isinstance(options, StringCheckOptions):
+        return StringCheck(ignore_case=options.ignore_case)
+    if isinstance(options, TextSimilarityOptions):
+        return TextSimilarity(options.metric)
+    if isinstance(options, NumericOptions):
+        return Numeric(tolerance=options.tolerance, relative=options.relative)
+    if isinstance(options, PlainGrader):
+        return BUILDERS[options.kind](references, answer_schema)
+    from luthier.grade.judged import Pairwise, Rubric
+
+    return Rubric(options) if isinstance(options, RubricOptions) else Pairwise(options)

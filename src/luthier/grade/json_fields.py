@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from luthier.examples.example import Example
 from luthier.grade.answer_json import NotJson, parse_object
 from luthier.grade.score import Score
+from luthier.stats import wilson
 
 Fields = dict[tuple[str, ...], Any]
 
@@ -26,7 +29,8 @@ class JsonFields:
     def grade(self, answer: str, reference: str, example: Example) -> Score:
         """Score one answer. An unreadable answer is 0; an unreadable reference leaves it unscored.
 
-        Detail: `fields`, 1 or 0 by field name.
+        Detail: `fields`, 1 or 0 by field name; `missing` and `extra`, the names of those that only the
+        reference or only the answer has; `parsed`, whether the answer was an object at all.
         """
         try:
             expected = flatten(parse_object(reference))
@@ -35,7 +39,9 @@ class JsonFields:
         try:
             given = flatten(parse_object(answer))
         except NotJson as problem:
-            return Score(0.0, str(problem), {"fields": {_show(path): 0 for path in expected}})
+            names = [_show(path) for path in expected]
+            detail = {"fields": dict.fromkeys(names, 0), "missing": names, "extra": [], "parsed": False}
+            return Score(0.0, str(problem), detail)
         paths = list(expected) + [path for path in given if path not in expected]
         right = {
             path: int(path in expected and path in given and same_value(expected[path], given[path]))
@@ -44,7 +50,49 @@ class JsonFields:
         value = sum(right.values()) / len(right) if right else 1.0
         wrong = [_show(path) for path, ok in right.items() if not ok]
         reason = f"wrong: {', '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''}" if wrong else None
-        return Score(value, reason, {"fields": {_show(path): ok for path, ok in right.items()}})
+        detail = {
+            "fields": {_show(path): ok for path, ok in right.items()},
+            "missing": [_show(path) for path in expected if path not in given],
+            "extra": [_show(path) for path in given if path not in expected],
+            "parsed": True,
+        }
+        return Score(value, reason, detail)
+
+    def summarise(self, rows: Sequence[Mapping[str, Any]], clusters: Sequence[str] | None) -> dict[str, Any]:
+        """What the fields of a candidate's answers come to, beside their mean.
+
+        Args:
+            rows: graded answers with `score` and `detail`; unscored ones are left out.
+
+        Returns:
+            `fields`: by name, over the answers whose reference has the field, `n`, `accuracy` with
+            Wilson's interval `low`, `high`, and `missing`, in how many it was left out; the worst first.
+            `extra_fields`: how many answers have a field that their reference lacks, by name.
+            `unreadable`: how many answers are no JSON object; they count in the fields as missing.
+        """
+        details = [row["detail"] for row in rows if row["score"] is not None]
+        right: Counter[str] = Counter()
+        asked: Counter[str] = Counter()
+        missing: Counter[str] = Counter()
+        extra: Counter[str] = Counter()
+        for detail in details:
+            own = {name: ok for name, ok in detail["fields"].items() if name not in detail["extra"]}
+            asked.update(own.keys())
+            right.update(name for name, ok in own.items() if ok)
+            missing.update(detail["missing"])
+            extra.update(detail["extra"])
+        fields = {name: _field(right[name], n, missing[name]) for name, n in asked.items()}
+        worst_first = sorted(fields.items(), key=lambda item: (item[1]["accuracy"], item[0]))
+        return {
+            "fields": dict(worst_first),
+            "extra_fields": dict(extra.most_common()),
+            "unreadable": sum(not detail["parsed"] for detail in details),
+        }
+
+
+def _field(right: int, n: int, missing: int) -> dict[str, Any]:
+    low, high = wilson(right, n)
+    return {"n": n, "accuracy": right / n, "low": low, "high": high, "missing": missing}
 
 
 def flatten(value: dict[str, Any], prefix: tuple[str, ...] = ()) -> Fields:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from luthier.examples.example import Example
 
@@ -48,3 +48,56 @@ class Grader(Protocol):
     def grade(self, answer: str, reference: str, example: Example) -> Score:
         """Score `answer`, which a candidate gave to `example`, against `reference`."""
         ...
+
+
+Case = tuple[str, str, Example]  # answer, reference, example
+
+
+@runtime_checkable
+class GradesMany(Protocol):
+    """A grader that is faster when it sees all answers at once."""
+
+    def grade_many(self, cases: Sequence[Case]) -> list[Score]:
+        """Score every case, in order."""
+        ...
+
+
+@runtime_checkable
+class Summarises(Protocol):
+    """A grader that has more to say of a candidate's answers than their mean score."""
+
+    def summarise(self, rows: Sequence[Mapping[str, Any]], clusters: Sequence[str] | None) -> dict[str, Any]:
+        """JSON values for the candidate's row of `scores.json`.
+
+        Args:
+            rows: the candidate's graded answers, as in `predictions/`.
+            clusters: the source each example came from, None when every one has its own.
+        """
+        ...
+
+
+@runtime_checkable
+class Doubtful(Protocol):
+    """A grader whose scores may be too unsure to decide anything: a judge.
+
+    Attributes:
+        gates: whether its scores may decide a gate of the verdict.
+        gates_reason: why, or why not.
+    """
+
+    @property
+    def gates(self) -> bool: ...
+
+    @property
+    def gates_reason(self) -> str: ...
+
+    def about(self) -> dict[str, Any]:
+        """What is known of the judge, for `scores.json`."""
+        ...
+
+
+def grade_all(grader: Grader, cases: Sequence[Case]) -> list[Score]:
+    """Scores of all cases, in order, the way that suits the grader."""
+    if isinstance(grader, GradesMany):
+        return grader.grade_many(cases)
+    return [grader.grade(*case) for case in cases]

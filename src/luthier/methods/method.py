@@ -35,7 +35,7 @@ class Item:
 
     @property
     def flags(self) -> list[list[bool]]:
-        """Which predictions are trained: `len - 1` flags for each sequence, as `forest.logprobs` takes them."""
+        """Which predictions are trained: `len - 1` flags for each sequence, for `forest.logprobs`."""
         return [[weight > 0 for weight in sequence.weights[1:]] for sequence in self.sequences]
 
     @property

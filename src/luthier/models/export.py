@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel
 
 from luthier.errors import ModelError
@@ -30,16 +30,16 @@ def export_merged(loaded: LoadedModel, adapter: Path, into: Path) -> None:
         shutil.copytree(adapter, temporary)
         replace_folder(temporary, into)
         return
-    dtype = loaded.model.dtype
-    loaded.model.float()
-    tuned = load_adapter(loaded, adapter)
-    assert isinstance(tuned, PeftModel)
-    if tuned.active_peft_config.is_prompt_learning:
+    if (adapter / "adapter_config.json").is_file() and PeftConfig.from_pretrained(adapter).is_prompt_learning:
         raise ModelError(
             "a prefix or prompt cannot be merged: it is not a change of the model's weights",
             where=str(adapter),
             fix="serve the base model with the adapter folder, or train with `adapter: {kind: lora}`",
         )
+    dtype = loaded.model.dtype
+    loaded.model.float()
+    tuned = load_adapter(loaded, adapter)
+    assert isinstance(tuned, PeftModel)
     merged = tuned.merge_and_unload()
     assert isinstance(merged, PreTrainedModel)
     with quiet_transformers():

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.errors import RecipeError, RecordError
 from luthier.examples import Split
-from luthier.pipeline import stages, training
+from luthier.grader_options import grader_kind
+from luthier.pipeline import answering, learning_curve, stages, training
 from luthier.pipeline.environment import environment
 from luthier.pipeline.models import Models
+from luthier.pipeline.scoring import ask_absent_judge_again, file_hash, grader_inputs, require_judge
 from luthier.pipeline.sources import Sources
+from luthier.probe_options import PROBE_NAMES, ProbeName, margin_of
 from luthier.progress import Show, Silent
 from luthier.recipe import Recipe, digest, dump_recipe, load_recipe
 from luthier.record import Record, explain_os_errors, sha256_of, write_json, write_text
@@ -47,6 +50,7 @@ class Run:
         self.sources = Sources(recipe.data)
         self.models = Models(recipe.model, self.record / "adapter", self.show)
         self._depth = 0
+        self._failed: set[str] = set()  # probes that crashed: once is enough for one process
 
     @classmethod
     def open(cls, folder: Path | str, show: Show | None = None) -> Run:
@@ -64,6 +68,7 @@ class Run:
 
     def all(self) -> dict[str, Any]:
         """Every step, to the verdict; returns the content of `verdict.json`."""
+        require_judge(self.recipe, self.record)
         self._need_trackers()
         found = [finding["severity"] for finding in self.check()["findings"]]
         if errors := found.count("error"):
@@ -74,6 +79,7 @@ class Run:
         self.split()
         self.evaluate()
         self.probe()
+        self.learning_curve()
         verdict = self.verdict()
         self.card()
         return verdict
@@ -112,43 +118,102 @@ class Run:
             inputs = {
                 "split": self.record.output_hash("split"),
                 "model": self.models.identity,
-                **self._asked("system", "method", "adapter", "train", "seed"),
+                **self._tuned_system(),
+                **self._asked("method", "adapter", "train", "seed"),
+                **(self._asked("canaries") if self.recipe.canaries else {}),
             }
             if self.recipe.train.select == "score":
-                inputs |= {**self._grader_inputs(), **self._asked("max_new_tokens")}
+                inputs |= {
+                    **grader_inputs(self.recipe),
+                    **self._asked("max_new_tokens"),
+                    **self._constraint(),
+                }
             outputs = ["adapter", "train/summary.json", "train/metrics.jsonl"]
             work = partial(
                 training.write_adapter, self.record, self.recipe, self.models, self.show, digest(inputs)
             )
-            probes = [f"probes/{name}.json" for name in ("forgetting", "own_text")]
+            probes = [f"probes/{name}.json" for name in PROBE_NAMES]
             self._stage("train", inputs, outputs, work, spoils=["scores.json", *probes])
             summary: dict[str, Any] = self.record.read_json("train/summary.json")
             return summary
 
     def evaluate(self) -> dict[str, Any]:
         """Ask and grade every candidate on the test side; returns the content of `scores.json`."""
+        from luthier.slices import check_fields
+
         names = self.recipe.candidates
+        require_judge(self.recipe, self.record)
         if "tuned" in names:
             self._need_trackers()
         with self._working():
-            self.split()
+            check_fields(self.split().test, self.recipe.slices)
             for name in names:
-                work = partial(stages.write_answers, self.record, self.recipe, self.models, self.show, name)
+                work = partial(answering.write_answers, *self._tools(), name)
                 inputs = self._answer_inputs(name)
-                self._stage(f"answer-{name}", inputs, [f"answers/{name}.jsonl"], work, spoils=["scores.json"])
+                outputs = [f"answers/{name}.jsonl", *["search/scratch.json"] * (name == "scratch")]
+                self._stage(f"answer-{name}", inputs, outputs, work, spoils=["scores.json"])
+            chosen = [name for name in names if name == "scratch" or self._chooses(name)]
+            self._keep_only("search", [f"{name}.json" for name in chosen])
             inputs = {
                 "answers": {name: self.record.output_hash(f"answer-{name}") for name in names},
                 "split": self.record.output_hash("split"),
-                **self._grader_inputs(),
-                **self._asked("seed"),
+                **grader_inputs(self.recipe),
+                **self._asked("seed", "prices", "slices"),
             }
             outputs = [*(f"predictions/{name}.jsonl" for name in names), "scores.json"]
+            ask_absent_judge_again(self.record)
             self._stage("grade", inputs, outputs, partial(stages.write_scores, self.record, self.recipe))
             self._keep_only("predictions", [f"{name}.jsonl" for name in names])
+            inputs = {"graded": self.record.output_hash("grade"), "split": self.record.output_hash("split")}
+            work = partial(stages.write_failures, self.record, names)
+            self._stage("failures", inputs, ["failures.json"], work)
+            self._calibrate()
             scores: dict[str, Any] = self.record.read_json("scores.json")
             return scores
 
+    def _calibrate(self) -> None:
+        """What tuned's confidence is worth: its answers to the validation side, and `calibration.json`."""
+        if "tuned" not in self.recipe.candidates:
+            (self.record / "calibration.json").unlink(missing_ok=True)
+            return
+        inputs = {**self._answer_inputs("tuned"), **grader_inputs(self.recipe)}
+        file = "answers/tuned-validation.jsonl"
+        work = partial(answering.write_validation, *self._tools(), "tuned")
+        self._stage("validation-tuned", inputs, [file], work, spoils=["calibration.json"])
+        inputs = {
+            "validation": self.record.output_hash("validation-tuned"),
+            "test": sha256_of(self.record / "predictions/tuned.jsonl"),
+            "split": self.record.output_hash("split"),
+            **self._asked("abstain", "seed"),
+        }
+        report = partial(stages.write_calibration, self.record, self.recipe, "tuned")
+        self._stage("calibrate", inputs, ["calibration.json"], report)
+
     # --- evidence -----------------------------------------------------------------------------
+
+    def learning_curve(self) -> dict[str, Any] | None:
+        """Train on parts of the examples too: `learning_curve.json`, or None where not asked for."""
+        if not self.recipe.learning_curve or "tuned" not in self.recipe.candidates:
+            return None
+        with self._working():
+            self.evaluate()
+
+            def work() -> None:
+                longest = self.recipe.max_new_tokens or self.models.longest_answer(self.split().train)
+                self.models.forget()  # the smaller runs have models of their own
+                recipe = self.recipe.model_copy(update={"max_new_tokens": longest})
+                learning_curve.write_curve(
+                    self.record, recipe, lambda recipe, folder: Run(recipe, folder, self.show).evaluate()
+                )
+
+            inputs = {
+                "graded": self.record.output_hash("grade"),
+                "adapter": self.record.output_hash("train"),
+                **self._asked("seed"),
+            }
+            self._stage("learning_curve", inputs, ["learning_curve.json"], work)
+            curve: dict[str, Any] = self.record.read_json("learning_curve.json")
+            return curve
 
     def probe(self) -> dict[str, dict[str, Any]]:
         """Measure what tuning cost; returns the content of each `probes/*.json` by name."""
@@ -157,7 +222,7 @@ class Run:
             self._keep_only("probes", [f"{name}.json" for name in names])
             for name in names:
                 self.train()
-                {"forgetting": self._forgetting, "own_text": self._own_text}[name]()
+                self._probe(name)
             return {name: self.record.read_json(f"probes/{name}.json") for name in names}
 
     def verdict(self, *, min_gain: float | None = None) -> dict[str, Any]:
@@ -210,7 +275,12 @@ class Run:
         base = self.models.base()
         with explain_os_errors(into), self.show.task("merging", None):
             export_merged(base, self.record / "adapter", into)
+            stages.export_abstention(self.record, into)
         self.models.forget()  # the adapter is merged into these weights
+        system = self.recipe.system_of("tuned")
+        if system is not None or self.recipe.tuned_system is not None:
+            told = "without a system prompt" if system is None else f"with the system prompt: {system}"
+            self.show.note(f"ask it as it was trained, {told}")
         return into
 
     def base(self) -> LoadedModel:
@@ -243,36 +313,38 @@ class Run:
         if self.record.stage(name, inputs, outputs, work, spoils=[*spoils, *CONCLUSIONS]):
             self._note_environment()
 
-    def _forgetting(self) -> None:
-        ask = partial(stages.measure_forgetting, self.record, self.recipe, self.models, self.show)
-        report = partial(stages.write_forgetting, self.record, self.recipe)
-        items = self._asked("probe_items")
-        self._probe("forgetting", ask, report, items, self.recipe.gates.max_forgetting)
+    def _probe(self, name: ProbeName) -> None:
+        """Measure and report; one that crashes is reported as failed, and the next run tries it again."""
+        from luthier.pipeline import probing
 
-    def _own_text(self) -> None:
-        ask = partial(stages.measure_own_text, self.record, self.models, self.show)
-        report = partial(stages.write_own_text, self.record, self.recipe)
-        self._probe("own_text", ask, report, {}, self.recipe.gates.max_drift)
-
-    def _probe(
-        self,
-        name: str,
-        ask: Callable[[], None],
-        report: Callable[[], None],
-        items: Mapping[str, Any],
-        margin: float,
-    ) -> None:
-        """Measuring needs the model, reporting does not: another margin is only reported again."""
+        probe, file = probing.PROBES[name], f"probes/{name}.json"
         inputs = {
             "model": self.models.identity,
             "adapter": self.record.output_hash("train"),
-            **items,
+            **self._asked(*probe.reads),
         }
-        file = f"probes/{name}.json"
-        self._stage(f"measure-{name}", inputs, [stages.MEASURED[name]], ask, spoils=[file])
-        measured = self.record.output_hash(f"measure-{name}")
-        inputs = {"measured": measured, "margin": margin, **items, **self._asked("seed")}
-        self._stage(f"probe-{name}", inputs, [file], report)
+        if probe.asks_examples:
+            inputs |= {"split": self.record.output_hash("split"), "systems": self._systems()}
+        if (attempt := digest([name, inputs])) in self._failed:
+            return
+        try:
+            work = partial(probing.measure, *self._tools(), name)
+            self._stage(f"measure-{name}", inputs, [probing.measured_file(name)], work, spoils=[file])
+            measured = self.record.output_hash(f"measure-{name}")
+            margin = margin_of(self.recipe.gates, name)
+            inputs = {"measured": measured, "margin": margin, **self._asked(*probe.reads, "seed")}
+            inputs |= grader_inputs(self.recipe) if probe.grades else {}
+            self._stage(f"probe-{name}", inputs, [file], partial(probing.report, *self._tools()[:2], name))
+        except RecordError:
+            raise  # the folder or its disk: nothing that a report could be written to
+        except Exception as error:
+            self._failed.add(attempt)
+            with explain_os_errors(self.record.path):
+                reason = probing.report_failure(self.record, self.recipe, name, error)
+            self.show.note(f"probe {name}: {reason}")
+
+    def _systems(self) -> list[Any]:
+        return [self.recipe.system, *self._tuned_system().values()]
 
     def _split_inputs(self) -> dict[str, Any]:
         return {"data": self.sources.hashes, **self._asked("seed", "split")}
@@ -280,20 +352,50 @@ class Run:
     def _answer_inputs(self, name: str) -> dict[str, Any]:
         inputs = {"split": self.record.output_hash("split"), **self._asked("seed")}
         if name != "scratch":
-            inputs |= {"model": self.models.identity, **self._asked("system", "max_new_tokens")}
+            inputs |= {"model": self.models.identity, **self._asked("max_new_tokens"), **self._constraint()}
+            inputs |= self._tuned_system() if name == "tuned" else self._asked("system")
+        else:
+            inputs |= {"model": self.models.identity, **grader_inputs(self.recipe)}
+            inputs |= self._asked("scratch")
+            if grader_kind(self.recipe.grader) in (None, "text_similarity"):
+                inputs |= self._asked("max_new_tokens")  # the decoder's room
         if name in ("few_shot", "retrieval"):
             inputs |= self._asked("shots")
+        if name == "retrieval":
+            inputs |= {"documents": file_hash(self.recipe.documents), **self._asked("retrieval")}
+        if self._chooses(name):
+            inputs["search"] = self._search(name, inputs)
         if name == "tuned":
             self.train()
             inputs["adapter"] = self.record.output_hash("train")
         return inputs
 
-    def _grader_inputs(self) -> dict[str, Any]:
-        grader = self.recipe.grader or ""
-        file = grader.removeprefix("python:").rsplit(":", 1)[0] if grader.startswith("python:") else None
+    def _chooses(self, name: str) -> bool:
+        return name != "scratch" and len(answering.settings_of(self.recipe, name)) > 1
+
+    def _search(self, name: str, inputs: Mapping[str, Any]) -> str:
+        """Choose on validation how a candidate is asked; returns the hash of what was found."""
+        inputs = {**inputs, **grader_inputs(self.recipe), **self._asked("prompts")}
+        work = partial(answering.write_search, *self._tools(), name)
+        self._stage(f"search-{name}", inputs, [f"search/{name}.json"], work, spoils=["scores.json"])
+        return self.record.output_hash(f"search-{name}")
+
+    def _constraint(self) -> dict[str, Any]:
+        """What answers are kept to; nothing for free ones, which no schema changes."""
+        if self.recipe.constrain == "none":
+            return {}
+        schema = file_hash(self.recipe.answer_schema)
+        return {"schema": schema, "kind": grader_kind(self.recipe.grader), **self._asked("constrain")}
+
+    def _tools(self) -> tuple[Record, Recipe, Models, Show]:
+        """What the work of a stage with a model needs."""
+        return self.record, self.recipe, self.models, self.show
+
+    def _tuned_system(self) -> dict[str, Any]:
+        """What tuned is told, and whether the examples' own system prompts count beside it."""
         return {
-            "grader": [self.recipe.grader, _file_hash(file)],
-            "schema": _file_hash(self.recipe.answer_schema),
+            "system": self.recipe.system_of("tuned"),
+            "own_system": self.recipe.tuned_system is None,
         }
 
     def _need_trackers(self) -> None:
@@ -343,7 +445,3 @@ class Run:
     @cached_property
     def _environment(self) -> dict[str, Any]:
         return environment(self.recipe.seed)
-
-
-def _file_hash(file: str | None) -> str | None:
-    return None if file is None else sha256_of(Path(file))

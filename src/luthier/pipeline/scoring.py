@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from luthier.examples import Split
+from luthier.errors import RecordError
+from luthier.examples import Example, Split
+from luthier.grader_options import PYTHON, JudgeOptions
+from luthier.pipeline.constraining import build_constraint
 from luthier.pipeline.models import Models
 from luthier.recipe import Recipe
+from luthier.record import STAGE_FOLDER, Record, sha256_of
 
 if TYPE_CHECKING:
     from luthier.forest.logprobs import Model
@@ -26,23 +32,82 @@ def recipe_grader(recipe: Recipe, split: Split) -> Grader:
     return build_grader(recipe.grader or choose_grader(references), references, answer_schema=schema)
 
 
+def grader_inputs(recipe: Recipe) -> dict[str, Any]:
+    """What a score depends on beside the answers: the grader with its options, and the files it reads."""
+    from luthier.models import model_identity
+
+    grader, file = recipe.grader, getattr(recipe.grader, "labels", None)
+    if isinstance(grader, str) and grader.startswith(PYTHON):
+        file = grader.removeprefix(PYTHON).rsplit(":", 1)[0]
+    judge = grader.model if isinstance(grader, JudgeOptions) else None
+    return {
+        "grader": [*recipe.model_dump(include={"grader"}).values(), file_hash(file)],
+        "judge": model_identity(judge) if judge else None,
+        "schema": file_hash(recipe.answer_schema),
+    }
+
+
+def require_judge(recipe: Recipe, record: Record) -> None:
+    """Refuse a judge without its key or its labels before the work that comes before grading.
+
+    Raises:
+        RecipeError: the variable that should hold the endpoint's key is not set.
+        DataError: the file of labels is no good.
+    """
+    if isinstance(recipe.grader, JudgeOptions) and record.stage_memo("grade") is None:
+        from luthier.grade.judged import check_judge
+
+        check_judge(recipe.grader)
+
+
+def ask_absent_judge_again(record: Record) -> None:
+    """Forget a grading in which a judge was out of reach for some answers; its other replies are kept."""
+    judge = None
+    with contextlib.suppress(RecordError):  # not graded yet, or altered: then it is graded anyway
+        judge = record.read_json("scores.json").get("judge")
+    if judge and judge["unreached"]:
+        (record / STAGE_FOLDER / "grade.json").unlink(missing_ok=True)
+
+
 def validation_score(recipe: Recipe, models: Models, split: Split, model: Model) -> float | None:
     """Mean score of a model's answers to the validation side, or to 64 of it drawn by the seed.
 
     It chooses an epoch and is no estimate of anything: the epoch that it chose got a lucky one.
     None where nothing could be scored.
     """
-    from luthier.candidates import ask, prompt_messages
-    from luthier.evaluation import grade_answers
+    from luthier.candidates import ask, prompt_messages, seen_by_tuned
 
+    chosen = validation_sample(recipe, split)
+    if not chosen:
+        return None
+    system, seen = recipe.system_of("tuned"), seen_by_tuned(chosen, recipe.tuned_system)
+    asked = {example.id: prompt_messages(example, models.chat, system) for example in seen}
+    longest = recipe.max_new_tokens or models.longest_answer(split.train)
+    constraint = build_constraint(recipe, models, split)
+    answers = ask(model, models.chat, asked, max_new_tokens=longest, constraint=constraint)
+    rows = [answer.as_row() for answer in answers]
+    return mean_score(rows, chosen, recipe_grader(recipe, split))[0]
+
+
+def validation_sample(recipe: Recipe, split: Split) -> list[Example]:
+    """The validation side, or 64 of it drawn by the seed: what choices are made on."""
     chosen = list(split.validation)
     if len(chosen) > VALIDATION_ANSWERS:
         chosen = random.Random(f"{recipe.seed}/validation").sample(chosen, VALIDATION_ANSWERS)
-    if not chosen:
-        return None
-    asked = {example.id: prompt_messages(example, models.chat, recipe.system) for example in chosen}
-    longest = recipe.max_new_tokens or models.longest_answer(split.train)
-    answers = ask(model, models.chat, asked, max_new_tokens=longest)
-    rows = grade_answers([answer.as_row() for answer in answers], chosen, recipe_grader(recipe, split))
+    return chosen
+
+
+def mean_score(
+    answers: Sequence[Mapping[str, Any]], asked: Sequence[Example], grader: Grader
+) -> tuple[float | None, int]:
+    """Mean score of answers to `asked`, and of how many: None of 0 where nothing could be scored."""
+    from luthier.evaluation import grade_answers
+
+    rows = grade_answers(answers, asked, grader)
     scores = [row["score"] for row in rows if row["score"] is not None]
-    return sum(scores) / len(scores) if scores else None
+    return (sum(scores) / len(scores) if scores else None), len(scores)
+
+
+def file_hash(file: str | None) -> str | None:
+    """sha256 of a file that a recipe may name; None where it names none, or there is none."""
+    return None if file is None else sha256_of(Path(file))

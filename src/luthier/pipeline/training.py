@@ -17,15 +17,17 @@ from luthier.pipeline.live import TrainingView
 from luthier.pipeline.models import Models
 from luthier.pipeline.scoring import validation_score
 from luthier.pipeline.stages import read_split
+from luthier.pipeline.tempering import temper_adapter
 from luthier.progress import Show
 from luthier.recipe import Recipe
-from luthier.record import Record, write_json
+from luthier.record import Record, sha256_of, write_json
 
 if TYPE_CHECKING:
     from luthier.forest.logprobs import Model
     from luthier.methods import Item, Method
     from luthier.train.estimate import Estimate
 
+OUTPUTS = ("adapter", "train/summary.json", "train/metrics.jsonl")
 RATE_SECONDS = 30.0  # a shorter training is not told its share of the machine's rate: measuring takes 0.3 s
 
 
@@ -44,7 +46,11 @@ class Planned:
 
 @dataclass(frozen=True)
 class Material:
-    """What goes into a training: the model with what is to be trained, and the items of two sides."""
+    """What goes into a training: the model with what is to be trained, and the items of two sides.
+
+    Attributes:
+        general: answers of the base model that are not trained on, where tempering looks at drift.
+    """
 
     split: Split
     model: Model
@@ -52,6 +58,7 @@ class Material:
     items: list[Item]
     replayed: list[Item]
     held: list[Item]
+    general: list[Item]
 
     @property
     def trained_on(self) -> list[Item]:
@@ -60,7 +67,13 @@ class Material:
 
 
 def write_adapter(record: Record, recipe: Recipe, models: Models, show: Show, key: str) -> None:
-    """`adapter/` and `train/`. A checkpoint of the same `key` is gone on from."""
+    """`adapter/` and `train/`. A checkpoint of the same `key` is gone on from.
+
+    The checkpoints go when `train/plan.json` vouches for the outputs: a process that is killed before its
+    caller has noted the work as done finds them here, and does not train again.
+    """
+    if _is_written(record, key):
+        return
     from luthier.models import save_adapter
     from luthier.models.embedded import HUB_IDS
     from luthier.train.checkpoint import Checkpoints
@@ -71,42 +84,78 @@ def write_adapter(record: Record, recipe: Recipe, models: Models, show: Show, ke
     planned = _plan(record, recipe, material, key)
     _tell_estimate(show, recipe, planned.estimate)
     summary = _train(record, recipe, models, show, material, planned, key)
+    tempering = None
+    if recipe.train.temper:
+        tempering = temper_adapter(material.model, material.held, material.general, recipe.train.temper, show)
+        show.note(f"tempered to {tempering['chosen']:g} of the trained update")
     base_name = HUB_IDS.get(recipe.model, recipe.model)
     save_adapter(material.model, models.tokenizer, record / "adapter", base_name=base_name)
     told = {
         "method": recipe.method,
         "adapter": recipe.adapter.model_dump(),
         **summary,
-        "examples": len(material.items),
+        "examples": len(material.split.train),
         "replayed": len(material.replayed),
         "adapter_bytes": sum(f.stat().st_size for f in (record / "adapter").glob("*.safetensors")),
+        "tempering": tempering,
         "estimate": asdict(planned.estimate),
     }
     write_json(record / "train/summary.json", told)
+    plan = record.read_json("train/plan.json")
+    write_json(record / "train/plan.json", {**plan, "outputs": _hashes(record)})
     Checkpoints(record / "train/checkpoints", key).clear()
 
 
+def _is_written(record: Record, key: str) -> bool:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads((record / "train/plan.json").read_text(encoding="utf-8"))
+        return bool(known["key"] == key and known["outputs"] == _hashes(record))
+    return False
+
+
+def _hashes(record: Record) -> dict[str, str | None]:
+    return {name: sha256_of(record / name) for name in OUTPUTS}
+
+
 def _gather(record: Record, recipe: Recipe, models: Models, show: Show) -> Material:
+    from luthier.candidates import seen_by_tuned
     from luthier.methods import METHODS
     from luthier.models import attach_adapter
 
     split = read_split(record)
     loaded = models.base()
     method = METHODS[recipe.method]
-    items = method.items(split.train, models.chat, recipe.system)
-    held = method.items(split.validation, models.chat, recipe.system)
-    _refuse_too_long([*items, *held], models.context_limit())
+    system = recipe.system_of("tuned")
+    items = method.items(seen_by_tuned(split.train, recipe.tuned_system), models.chat, system)
+    held = method.items(seen_by_tuned(split.validation, recipe.tuned_system), models.chat, system)
+    virtual = recipe.adapter.virtual_tokens if recipe.adapter.kind in ("prefix", "prompt") else 0
+    _refuse_too_long([*items, *held], models.context_limit(), virtual)
+    items += _canaries(recipe, models, system)
     replayed = _replay(recipe, models, show, items)
+    general = _general(models, show) if recipe.train.temper else []
     model = attach_adapter(loaded, recipe.adapter, seed=recipe.seed)
-    return Material(split, model, method, items, replayed, held)
+    return Material(split, model, method, items, replayed, held, general)
 
 
-def _refuse_too_long(items: Sequence[Item], limit: int | None) -> None:
+def _canaries(recipe: Recipe, models: Models, system: str | None) -> list[Item]:
+    """Made-up sentences, each as often as the memorization probe wants it seen in an epoch."""
+    from luthier.methods import Item
+    from luthier.probes import canaries, canary_sequences
+
+    return [
+        Item(f"canary {number + 1}", (canary_sequences(canary, models.chat, system)[0],))
+        for number, canary in enumerate(canaries(recipe.canaries, seed=recipe.seed))
+        for _ in range(canary.repeats)
+    ]
+
+
+def _refuse_too_long(items: Sequence[Item], limit: int | None, virtual: int) -> None:
     for item in items:
         length = max(len(sequence.ids) for sequence in item.sequences)
-        if limit is not None and length > limit:
+        if limit is not None and length + virtual > limit:
+            before = f" behind {virtual} virtual ones" if virtual else ""
             raise DataError(
-                f"an example of {length} tokens does not fit the model's {limit}",
+                f"an example of {length} tokens{before} does not fit the model's {limit}",
                 where=item.where,
                 fix="shorten or split it; Luthier never cuts examples silently",
             )
@@ -122,6 +171,13 @@ def _replay(recipe: Recipe, models: Models, show: Show, items: Sequence[Item]) -
     tokens = int(sum(item.tokens for item in items) * share / (1 - share))
     with show.task("replay: base model's own answers", len(REQUESTS)) as advance:
         return base_replay(models.base().model, models.chat, models.identity, tokens=tokens, advance=advance)
+
+
+def _general(models: Models, show: Show) -> list[Item]:
+    from luthier.candidates.replay import TOGETHER, unreplayed_answers
+
+    with show.task("tempering: base model's own answers", TOGETHER) as advance:
+        return unreplayed_answers(models.base().model, models.chat, models.identity, advance)
 
 
 def _plan(record: Record, recipe: Recipe, material: Material, key: str) -> Planned:
@@ -155,7 +211,9 @@ def _tell_examples(show: Show, material: Material) -> None:
     shown = "no difference" if smallest is None else f"a difference of about {100 * smallest:.0f} points"
     show.note(f"{count} held-out examples can show {shown} (80% power)")
     more = f" and {len(material.replayed)} answers of the base model" if material.replayed else ""
-    show.note(f"training on {len(material.items)} examples{more}")
+    canaries = len(material.items) - len(material.split.train)
+    more += f", and {canaries} made-up sentences" if canaries else ""
+    show.note(f"training on {len(material.split.train)} examples{more}")
 
 
 def _tell_estimate(show: Show, recipe: Recipe, estimate: Estimate) -> None:

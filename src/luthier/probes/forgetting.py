@@ -56,7 +56,7 @@ def report_forgetting(
     items: Sequence[ChoiceItem], base: Logps, tuned: Logps, *, margin: float, seed: int
 ) -> dict[str, Any]:
     """The content of `probes/forgetting.json`: paired over items, with a non-inferiority finding."""
-    p_base, p_tuned = _chance_of_right(items, base), _chance_of_right(items, tuned)
+    p_base, p_tuned = chance_of_right(items, base), chance_of_right(items, tuned)
     right_base = np.array([int(np.argmax(row)) == item.right for item, row in zip(items, base, strict=True)])
     right_tuned = np.array(
         [int(np.argmax(row)) == item.right for item, row in zip(items, tuned, strict=True)]
@@ -90,7 +90,8 @@ def report_forgetting(
     }
 
 
-def _chance_of_right(items: Sequence[ChoiceItem], logps: Logps) -> np.ndarray[Any, np.dtype[np.float64]]:
+def chance_of_right(items: Sequence[ChoiceItem], logps: Logps) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Probability of the right option among the options of each item, shape (n,)."""
     return np.array(
         [
             torch.softmax(torch.tensor(row, dtype=torch.float64), dim=0)[item.right].item()

@@ -49,6 +49,20 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
     return low, high
 
 
+def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact interval for a proportion: covers at least as often as stated (Clopper and Pearson 1934).
+
+    Raises:
+        ValueError: n is not positive, or successes do not lie in 0..n.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"expected 0 <= successes <= n and n >= 1, got {successes} of {n}")
+    tail = (1.0 - confidence) / 2.0
+    low = 0.0 if successes == 0 else float(stats.beta.ppf(tail, successes, n - successes + 1))
+    high = 1.0 if successes == n else float(stats.beta.isf(tail, successes + 1, n - successes))
+    return low, high
+
+
 def mean_interval(
     values: ArrayLike,
     *,

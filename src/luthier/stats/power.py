@@ -9,8 +9,13 @@ Right/wrong: the share of examples on which the two candidates disagree (`discor
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 
+import numpy as np
+from numpy.typing import ArrayLike
 from scipy import optimize, stats
+
+from luthier.stats.units import TOLERANCE, as_scores, group_units
 
 
 def examples_needed(
@@ -66,6 +71,51 @@ def detectable_difference(
     if n < 2 or shortfall(share) > 0:
         return None
     return float(optimize.brentq(shortfall, 0.0, share, xtol=1e-12))
+
+
+def predicted_power(
+    n: int,
+    difference: float,
+    *,
+    discordant: float = 0.2,
+    sd: float | None = None,
+    alpha: float = 0.05,
+) -> float:
+    """Probability that n examples find a true paired difference, two-sided at alpha.
+
+    The same normal approximation as `examples_needed`, with the same arguments; the small chance of
+    finding the wrong sign is left out.
+
+    Raises:
+        ValueError: n is under 2, or `sd` or `discordant` is out of range.
+    """
+    if n < 2 or (sd is not None and sd <= 0):
+        raise ValueError(f"expected two examples or more and a positive sd, got {n} and {sd}")
+    gap, z_alpha = abs(difference), _quantile(1 - alpha / 2)
+    if sd is not None:
+        return float(stats.norm.cdf(gap * math.sqrt(max(0.0, n - z_alpha**2 / 2)) / sd - z_alpha))
+    share = max(_share(discordant), gap)
+    reach = gap * math.sqrt(n) - z_alpha * math.sqrt(share)
+    if share <= gap * gap:  # every example differs the same way
+        return float(reach > 0)
+    return float(stats.norm.cdf(reach / math.sqrt(share - gap * gap)))
+
+
+def design_effect(differences: ArrayLike, clusters: Sequence[Hashable] | None) -> float | None:
+    """How many times more examples are needed because examples share sources (Kish's design effect).
+
+    The variance of the mean with whole clusters as units, over that of single examples. Multiply
+    `examples_needed` by it, or divide the n of `detectable_difference`. None with fewer than two
+    clusters, or when all differences are equal.
+    """
+    values = as_scores(differences)
+    sums, sizes = group_units(values, clusters)
+    n, units = len(values), len(sums)
+    if units < 2 or np.ptp(values) <= TOLERANCE:
+        return None
+    residuals = sums - values.mean() * sizes
+    clustered = units / (units - 1) * float((residuals**2).sum()) / n**2
+    return clustered / (float(values.var(ddof=1)) / n)
 
 
 def examples_to_rule_out(

@@ -18,7 +18,7 @@ Bounds = tuple[float, float] | None
 
 RESAMPLES = 9_999
 BLOCK = 1_000_000  # numbers drawn at a time (8 MB), so that memory does not grow with n times RESAMPLES
-FEW_UNITS = 30
+FEW_UNITS = 50  # at 30 skewed units the bootstrap alone covers 92% instead of 95%
 TOLERANCE = 1e-12  # sums of scores that differ by less are rounding
 
 
@@ -61,11 +61,19 @@ def group_units(values: Floats, clusters: Sequence[Hashable] | None) -> tuple[Fl
         return values, np.ones_like(values)
     if len(clusters) != len(values):
         raise ValueError(f"got {len(clusters)} cluster names for {len(values)} values")
+    rows = unit_rows(clusters, len(values))
+    units = int(rows.max()) + 1 if len(rows) else 0
+    sums = np.bincount(rows, weights=values, minlength=units).astype(np.float64)
+    return sums, np.bincount(rows, minlength=units).astype(np.float64)
+
+
+def unit_rows(clusters: Sequence[Hashable] | None, n: int) -> NDArray[np.intp]:
+    """The unit that each of n examples belongs to, numbered in order of appearance, shape (n,)."""
+    if clusters is None:
+        return np.arange(n)
     index: dict[Any, int] = {}
     keys = ((position,) if name is None else (name, "named") for position, name in enumerate(clusters))
-    rows = np.array([index.setdefault(key, len(index)) for key in keys], dtype=np.intp)
-    sums = np.bincount(rows, weights=values, minlength=len(index)).astype(np.float64)
-    return sums, np.bincount(rows, minlength=len(index)).astype(np.float64)
+    return np.array([index.setdefault(key, len(index)) for key in keys], dtype=np.intp)
 
 
 def ratio_interval(
@@ -74,7 +82,7 @@ def ratio_interval(
     """Interval of sum(sums) / sum(sizes) over at least two units, and the name of its method.
 
     - `bca`: the BCa bootstrap over units (Efron 1987). It is too narrow for few skewed units, so under
-      30 of them the interval is widened to Student's t on the linearised ratio (G - 1 degrees of
+      50 of them the interval is widened to Student's t on the linearised ratio (G - 1 degrees of
       freedom) where that reaches further.
     - `exact`: all units have the same mean v, so no resampling shows any spread. The share q of units
       that differ from v is at most 1 - (alpha/2)^(1/G) (Clopper-Pearson for 0 in G; each end is a

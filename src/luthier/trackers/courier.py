@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -11,7 +12,8 @@ if TYPE_CHECKING:
     from luthier.trackers.tracker import Plain, Tracker
 
 START_SECONDS = 30.0  # until then training waits: packages are imported, a server is asked
-FINISH_SECONDS = 60.0  # for what is still held back
+FINISH_SECONDS = 60.0  # for what is still held back,
+STOP_SECONDS = 5.0  # and where the run was stopped, or failed: it has to end
 
 
 class Courier:
@@ -29,6 +31,7 @@ class Courier:
         self._started = threading.Event()
         self._says: SimpleQueue[str] = SimpleQueue()
         self._broken = False
+        self._done = False
         self._thread: threading.Thread | None = None
 
     def start(self, run_name: str, config: Mapping[str, Plain]) -> None:
@@ -46,14 +49,18 @@ class Courier:
         if not self._broken:
             self._waiting.put((step, dict(numbers)))
 
-    def finish(self) -> None:
-        """Wait for what is still under way, but not for long."""
+    def end(self, *, done: bool) -> None:
+        """Nothing more comes; returns at once."""
+        self._done = done
+        self._waiting.put(None)
+
+    def wait(self, until: float) -> None:
+        """Wait for what is still under way, but not beyond a moment of the monotonic clock."""
         if self._thread is None:
             return
-        self._waiting.put(None)
-        self._thread.join(FINISH_SECONDS)
+        self._thread.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive():
-            self._tell(f"{self.name} did not take all numbers in {FINISH_SECONDS:.0f} s; the rest is dropped")
+            self._tell(f"{self.name} did not take all numbers in time; the rest is dropped")
         self._speak()
 
     def _speak(self) -> None:
@@ -67,7 +74,7 @@ class Courier:
             self._started.set()
             while (carried := self._waiting.get()) is not None:
                 self._tracker.log(*carried)
-            self._tracker.finish()
+            self._tracker.finish(done=self._done)
         # any error of any tracker: it must not reach the training
         except Exception as error:
             self._broken = True

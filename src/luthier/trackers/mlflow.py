@@ -66,9 +66,9 @@ class MLflow:
         metrics = [Metric(name, value, now, step) for name, value in numbers.items()]
         self._client.log_batch(self._run, metrics=metrics)
 
-    def finish(self) -> None:
-        """Mark the run as finished."""
-        self._client.set_terminated(self._run)
+    def finish(self, *, done: bool) -> None:
+        """Mark the run as finished, or as killed: it may be gone on with."""
+        self._client.set_terminated(self._run, status="FINISHED" if done else "KILLED")
 
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)

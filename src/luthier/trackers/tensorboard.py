@@ -38,7 +38,7 @@ class TensorBoard:
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step)
 
-    def finish(self) -> None:
+    def finish(self, *, done: bool) -> None:
         """Write what is buffered."""
         if self._writer is not None:
             self._writer.close()

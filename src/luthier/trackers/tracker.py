@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 from luthier.errors import RecipeError
-from luthier.trackers.courier import Courier
+from luthier.trackers.courier import FINISH_SECONDS, STOP_SECONDS, Courier
 
 PROJECT = "luthier"  # what runs are filed under, where the tracker's own variable names nothing else
 
@@ -18,7 +19,7 @@ Plain = str | int | float | bool | None
 
 
 class Tracker(Protocol):
-    """Keeps a run's numbers. Whatever it raises ends the tracking, never the run."""
+    """Keeps a run's numbers. Whatever it raises ends its own tracking, never the run."""
 
     def start(self, run_name: str, config: Mapping[str, Plain]) -> str:
         """Begin, or go on with, a run; returns how its numbers can be seen, in one line."""
@@ -28,8 +29,8 @@ class Tracker(Protocol):
         """Keep numbers of a step; steps only grow, and come more than once."""
         ...
 
-    def finish(self) -> None:
-        """The run is over: write what is still held back."""
+    def finish(self, *, done: bool) -> None:
+        """Write what is still held back. The training is `done`, or it was stopped, or failed."""
         ...
 
 
@@ -65,18 +66,23 @@ def tracking(
         tell: gets where each tracker's numbers can be seen, and one line when it fails.
     """
     couriers = [Courier(name, tracker, tell) for name, tracker in trackers.items()]
-    for courier in couriers:
-        courier.start(run_name, config)
 
     def log(line: Mapping[str, Any]) -> None:
         for courier in couriers:
             courier.log(line["step"], numbers_of(line))
 
+    done = False
     try:
+        for courier in couriers:
+            courier.start(run_name, config)
         yield log
+        done = True
     finally:
         for courier in couriers:
-            courier.finish()
+            courier.end(done=done)
+        until = time.monotonic() + (FINISH_SECONDS if done else STOP_SECONDS)
+        for courier in couriers:
+            courier.wait(until)
 
 
 def build_trackers(names: Sequence[str], folder: Path, identity: str) -> dict[str, Tracker]:

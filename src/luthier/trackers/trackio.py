@@ -39,7 +39,7 @@ class Trackio:
         """Numbers are written in batches, by a thread of trackio's."""
         self._run.log(dict(numbers), step=step)
 
-    def finish(self) -> None:
+    def finish(self, *, done: bool) -> None:
         """Write what is held back."""
         with contextlib.redirect_stdout(io.StringIO()):
             self._run.finish()

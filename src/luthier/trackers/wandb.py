@@ -47,9 +47,9 @@ class WeightsAndBiases:
         """Numbers of one step are put together by wandb."""
         self._run.log(dict(numbers), step=step)
 
-    def finish(self) -> None:
-        """Wait until all is written or sent."""
-        self._run.finish()
+    def finish(self, *, done: bool) -> None:
+        """Wait until all is written or sent; one that is not done shows as failed."""
+        self._run.finish(exit_code=0 if done else 1)
 
 
 def _has_key() -> bool:

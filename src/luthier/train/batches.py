@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from luthier.forest.packing import executed_tokens, pack
 from luthier.methods.method import Item
 
-Shares = Callable[[Item], bool]  # whether an item's sequences can share prefixes, with each other and with others'
+Shares = Callable[[Item], bool]  # whether the sequences of an item can share prefixes
 
 
 def epoch_batches(items: Sequence[Item], *, batch_tokens: int, seed: int, epoch: int) -> list[list[int]]:

@@ -7,6 +7,7 @@ one before.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -20,7 +21,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from luthier.record import as_os_error, replace_folder, sha256_of, write_json
+from luthier.errors import TrainingError
+from luthier.record import as_os_error, fsync_folder, replace_folder, write_json
 
 FORMAT = 2  # of the folder and of what is in it; another one is not read
 KEEP = 2
@@ -67,13 +69,30 @@ class Checkpoints:
         return self._whole[-1].name if self._whole else None
 
     def load(self, fits: Callable[[Checkpoint], bool] = lambda checkpoint: True) -> Checkpoint | None:
-        """The newest whole checkpoint of this key that fits, or None; `passed_over` names those after it."""
+        """The newest whole checkpoint of this key that fits, or None; `passed_over` names those after it.
+
+        Raises:
+            TrainingError: there is none, and one may be whole that cannot be read now: a disk that is away
+                must not cost a training.
+        """
+        unreadable: list[tuple[Path, OSError]] = []
         for path in reversed(_finished(self.folder)):
-            checkpoint = self._read(path)
+            try:
+                checkpoint = self._read(path)
+            except OSError as error:
+                unreadable.append((path, error))
+                checkpoint = None
             if checkpoint is not None and fits(checkpoint):
                 self._whole = [path]
                 return checkpoint
             self.passed_over.append(path.name)
+        if unreadable:
+            path, error = unreadable[0]
+            raise TrainingError(
+                f"this checkpoint cannot be read: {error.strerror or error}",
+                where=str(path),
+                fix=f"see to the disk and try again, or start anew by removing {self.folder}",
+            ) from error
         return None
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -88,7 +107,8 @@ class Checkpoints:
         self._remove_leftovers()
         temporary = self.folder / f".{final.name}.writing"
         try:
-            temporary.mkdir(parents=True)
+            _make_folder(self.folder)
+            temporary.mkdir()
             _write(temporary, checkpoint, self.key)
             replace_folder(temporary, final)
         except BaseException as error:
@@ -113,17 +133,37 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
     def _read(self, folder: Path) -> Checkpoint | None:
+        """None where it is damaged, or of another key or format; an OSError where nobody can tell."""
         try:
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             if (manifest["format"], manifest["key"]) != (FORMAT, self.key):
                 return None
-            if any(sha256_of(folder / name) != manifest["sha256"][name] for name in FILES):
+            if any(_sha256(folder / name) != manifest["sha256"][name] for name in FILES):
                 return None
             state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             tensors = load_file(str(folder / "tensors.safetensors"))
             return Checkpoint(state.pop("step"), state.pop("validated"), tensors, state)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError, KeyError, TypeError):
             return None
+        except SafetensorError as error:
+            system = as_os_error(error)
+            if system is None:
+                return None
+            raise system from error
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, with names that last."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
+
+
+def _sha256(path: Path) -> str:
+    """`record.sha256_of` says only that a file cannot be read, not why."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(folder: Path, checkpoint: Checkpoint, key: str) -> None:
@@ -133,7 +173,7 @@ def _write(folder: Path, checkpoint: Checkpoint, key: str) -> None:
         os.fsync(file.fileno())
     plain = {"step": checkpoint.step, "validated": checkpoint.validated, **checkpoint.state}
     write_json(folder / "state.json", plain)
-    sums = {name: sha256_of(folder / name) for name in FILES}
+    sums = {name: _sha256(folder / name) for name in FILES}
     write_json(folder / "manifest.json", {"format": FORMAT, "key": key, "sha256": sums})
 
 

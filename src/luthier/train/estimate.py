@@ -90,6 +90,7 @@ def estimate_training(
         TrainingError: not even one example fits in memory.
     """
     began = clock()
+    model.eval()  # as in every step
     shares, shape, device = sharing_of(model), shape_of(model), _device(model)
     state_bytes = _state_bytes(model, device)
     available = available_bytes(device)
@@ -229,7 +230,6 @@ class Probe:
 
 
 def _first_call(model: Model, item: Item) -> None:
-    model.eval()
     (values,) = logprobs(model, [list(item.sequences[0].ids[:FIRST_TOKENS])])
     if values.requires_grad:
         values.sum().backward()
@@ -240,7 +240,6 @@ def _forward_and_backward(model: Model, method: Method, items: Sequence[Item]) -
     """As in a step, and the gradients are thrown away."""
     sequences = [sequence for item in items for sequence in item.sequences]
     needed = [row for item in items for row in item.flags]
-    model.eval()
     try:
         values = iter(logprobs(model, [list(sequence.ids) for sequence in sequences], needed=needed))
         loss = method.loss(items, [[next(values) for _ in item.sequences] for item in items])

@@ -3,9 +3,9 @@
 Legend: an *item* is one example as the method sees it, a *batch* one optimizer step's items, a
 *micro-batch* what one forest computes at once.
 
-Ready for more machines: the loss is divided by the total of the whole batch before the first forward
-pass, and the order of examples depends on seed and epoch only. Nothing is drawn from a process's random
-stream: a base model's dropout is off, and a method that samples seeds it with (seed, step, example).
+Ready for more machines: the loss is divided by the total of the whole batch, which is known before the
+first forward pass, and the order of examples depends on seed and epoch only. Nothing is drawn from a
+process's random stream: dropout is off, and no method samples. One that will has to be given seed and step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from luthier.methods.method import Item, Method
 from luthier.recipe import Train
 from luthier.train.batches import batches_per_epoch, epoch_batches
 from luthier.train.culprits import all_finite, not_finite
-from luthier.train.memory import memory_bytes, sum_over
+from luthier.train.memory import is_out_of_memory, memory_bytes, sum_over
 from luthier.train.saving import Saver
 from luthier.train.schedule import rate_at
 from luthier.train.sharing import sharing_of
@@ -103,11 +103,11 @@ def train(
 
     Raises:
         TrainingError: loss or gradient is not finite (no update was made with it), an example does
-            not fit in memory, or nothing can be trained.
+            not fit in memory, or there is nothing to train, or to train on.
         StoppedError: SIGTERM came; what was done is saved.
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    _refuse_nothing(parameters, settings, validation, score)
+    _refuse_nothing(parameters, items, settings, validation, score)
     shares = sharing_of(model)
     steps_per_epoch = batches_per_epoch(items, settings.batch_tokens)
     steps = steps_per_epoch * settings.epochs
@@ -147,7 +147,7 @@ def train(
                     raise _not_finite_gradient(training, batch, backward)
 
                 with stop.held():
-                    optimizer.step()
+                    _update(optimizer, state.step + 1)
                     optimizer.zero_grad()
                     state.step += 1
                     state.loss = summed.value
@@ -268,6 +268,19 @@ def _backward(model: Model, method: Method, total: float, step: int, micro: Sequ
     return part.item()
 
 
+def _update(optimizer: torch.optim.Optimizer, step: int) -> None:
+    """One step; its first makes the moments, which are twice the size of what is trained."""
+    try:
+        optimizer.step()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"memory ran out in the update of step {step}",
+            fix="train less (`adapter: {kind: lora}`, a lower rank, fewer layers), or use a smaller model",
+        ) from error
+
+
 def _not_finite_gradient(
     training: Training, batch: Sequence[Item], backward: Callable[[list[Item]], float]
 ) -> TrainingError:
@@ -284,12 +297,15 @@ def _not_finite_gradient(
 
 def _refuse_nothing(
     parameters: Mapping[str, torch.nn.Parameter],
+    items: Sequence[Item],
     settings: Train,
     validation: Sequence[Item],
     score: Callable[[], float | None] | None,
 ) -> None:
     if not parameters:
         raise TrainingError("nothing to train: every parameter is frozen", fix="freeze fewer layers")
+    if not items:
+        raise TrainingError("nothing to train on: there are no training examples", fix="lower split.test")
     if settings.patience is not None and not validation and score is None:
         raise TrainingError(
             "train.patience stops when validation no longer improves, and there are no validation examples",

@@ -56,7 +56,8 @@ class Metrics:
 
     def _write(self) -> None:
         with self.path.open("ab") as file:
-            file.truncate(self.length)  # a part of a line, when the disk was full
+            there = file.seek(0, os.SEEK_END)
+            file.truncate(min(there, self.length))  # a part of a line, when the disk was full
             file.write(self._unwritten)
-        self.length += len(self._unwritten)
+        self.length = min(there, self.length) + len(self._unwritten)
         self._unwritten = b""

@@ -22,7 +22,7 @@ class Stop:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self._saving = False
-        self._held = 0
+        self._held = 1  # until the block begins, and from its end on: nothing is there to interrupt
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -50,6 +50,15 @@ class Stop:
         if not self._held:
             raise _Stop
 
+    def begin(self) -> None:
+        """The work begins: signals interrupt it now."""
+        self._held -= 1
+        self.check()
+
+    def end(self) -> None:
+        """The work is over; a signal that came before is heeded, a later one no longer interrupts."""
+        self._held += 1
+
     def begin_saving(self) -> None:
         """From now on signals only matter to the writing of the last checkpoint."""
         self._saving = True
@@ -69,10 +78,17 @@ def stopping(save: Callable[[], str]) -> Iterator[Stop]:
         KeyboardInterrupt: SIGINT came.
     """
     stop = Stop()
-    before = _install(stop)
+    before: dict[signal.Signals, Any] = {}
+    finished = False
     try:
-        yield stop
+        _install(stop, before)
+        stop.begin()
+        try:
+            yield stop
+        finally:
+            stop.end()
         stop.check()
+        finished = True
     except _Stop:
         stop.begin_saving()
         told = save()
@@ -84,15 +100,16 @@ def stopping(save: Callable[[], str]) -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if finished and stop.signal is not None:  # too late to stop this work, not what comes after it
+            signal.raise_signal(stop.signal)
 
 
-def _install(stop: Stop) -> dict[int, Any]:
+def _install(stop: Stop, before: dict[signal.Signals, Any]) -> None:
+    """Set the handlers; `before` receives those that were there, in time for whoever interrupts."""
     if threading.current_thread() is not threading.main_thread():
-        return {}
-    before: dict[int, Any] = {}
+        return
     for number in (signal.SIGTERM, signal.SIGINT):
         handler = signal.getsignal(number)
         if handler not in (signal.SIG_IGN, None):  # None: set by a library in C, and could not be put back
             before[number] = handler
             signal.signal(number, stop.receive)
-    return before

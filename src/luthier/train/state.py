@@ -11,6 +11,8 @@ import torch
 
 from luthier.train.checkpoint import Checkpoint
 
+MOMENTS = {"optimizer.step", "optimizer.exp_avg", "optimizer.exp_avg_sq"}  # AdamW's, from its first step on
+
 
 @dataclass
 class Counters:
@@ -119,12 +121,14 @@ class Training:
             if name not in parameters:
                 return False
             alike = saved.shape == parameters[name].shape and saved.dtype == parameters[name].dtype
-            if kind in ("weight", "best") and not alike:
+            if not (saved.ndim == 0 if kind == "optimizer.step" else alike):
                 return False
-        weights, best, *moments = of_kind.values()
+        weights, best = of_kind.pop("weight"), of_kind.pop("best")
+        moments = list(of_kind.values())
         return (
             weights == set(parameters)
             and best == (weights if state["best_step"] else set())
+            and of_kind.keys() == (MOMENTS if checkpoint.step else set())
             and all(names == moments[0] for names in moments)
         )
 
@@ -140,9 +144,6 @@ class Training:
             elif kind == "best":
                 self.best[name] = saved.clone()
             else:
-                # like the optimizer: moments lie as the parameter does, the count of steps on the CPU
-                on_device = self.optimizer.defaults.get("fused") or self.optimizer.defaults.get("capturable")
-                device = parameter.device if on_device or kind != "optimizer.step" else "cpu"
-                like = saved if saved.shape != parameter.shape else parameter
-                moment = torch.empty_like(like, dtype=saved.dtype, device=device).copy_(saved)
-                self.optimizer.state[parameter][kind.removeprefix("optimizer.")] = moment
+                # like AdamW's own: moments lie as the parameter does, the count of steps on the CPU
+                own = saved.clone() if kind == "optimizer.step" else torch.empty_like(parameter).copy_(saved)
+                self.optimizer.state[parameter][kind.removeprefix("optimizer.")] = own

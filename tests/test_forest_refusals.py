@@ -1,0 +1,56 @@
+"""What the forest does not compute is said: by an error, or by falling back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import peft
+import pytest
+import torch
+from exactness import check
+from forests import Forest
+from tiny_models import tiny
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+from luthier.errors import ModelError
+from luthier.forest import logprobs
+from luthier.forest.logprobs import FallbackWarning, checked_head
+
+ROWS: Forest = [[3, 4, 5, 6, 7], [3, 4, 5, 8], [9, 10]]
+SIZES = {"d_model": 16, "d_ff": 16, "d_kv": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 97}
+
+
+def test_an_encoder_and_decoder_is_refused() -> None:
+    model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model("t5", **SIZES))
+    with pytest.raises(ModelError, match="not a causal language model"):
+        logprobs(model, ROWS)
+
+
+def test_an_adapter_that_begins_at_a_token_of_the_sequence_is_refused() -> None:
+    config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], alora_invocation_tokens=[5, 6])
+    model = peft.get_peft_model(tiny("llama"), config)
+    with pytest.raises(ModelError, match="activated LoRA"):
+        logprobs(model, ROWS)
+
+
+DROPPING: dict[str, Any] = {
+    "rank_dropout": peft.LoHaConfig(target_modules=["q_proj"], rank_dropout=0.5),
+    "module_dropout": peft.LoKrConfig(target_modules=["q_proj"], module_dropout=0.5),
+}
+
+
+@pytest.mark.parametrize("name", DROPPING)
+def test_dropout_without_a_module_is_noticed(name: str) -> None:
+    model = peft.get_peft_model(tiny("llama"), DROPPING[name])
+    check(model.eval(), ROWS)
+    with pytest.warns(FallbackWarning, match=name):
+        logprobs(model.train(), ROWS)
+
+
+@pytest.mark.parametrize("range_", [0.3, 0.005])
+def test_a_cap_of_the_models_own_is_seen_while_its_logits_are_small(range_: float) -> None:
+    plain, capped = (tiny("llama", initializer_range=range_) for _ in range(2))
+    capped.lm_head.register_forward_hook(lambda _, args, out: 30.0 * torch.tanh(out / 30.0))
+    assert checked_head(plain) is not None
+    assert checked_head(capped) is None
+    check(capped, ROWS)
