@@ -94,7 +94,6 @@ OWN: dict[str, dict[str, Any]] = {
     "phimoe": {"sliding_window": 4},
     "plbart": {"decoder_attention_heads": 4, "encoder_attention_heads": 4},
     "qwen2": QWEN_WINDOWED,
-    "qwen2_moe": QWEN_WINDOWED,
     "qwen3": QWEN_WINDOWED,
     "qwen3_moe": QWEN_WINDOWED,
     "qwen4_exp_text": {

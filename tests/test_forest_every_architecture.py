@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 import pytest
-from every_architecture import ARCHITECTURES, attention_of_parts, tiny_architecture
+from every_architecture import ARCHITECTURES, QWEN_WINDOWED, attention_of_parts, tiny_architecture
 from exactness import check
 from forests import Forest
 from transformers import PreTrainedModel
@@ -97,6 +97,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "layer_types": ["sliding_attention", "full_attention"] * 2,
         },
     ),
+    "a window that only the mask has": ("qwen2_moe", QWEN_WINDOWED),
     "normed queries": ("stablelm", {"qk_layernorm": True}),
     "parallel residual": ("gpt_neox", {"use_parallel_residual": False}),
     "falcon with alibi": ("falcon", {"alibi": True}),

@@ -258,7 +258,7 @@ def test_examples_that_changed_change_everything(home: Path, finished: Path, tmp
     assert {name for name in after if after[name][0] != before[name][0]} == {
         "split",
         "answer-scratch",
-        "grade",
+        *GRADED,
     }
 
 
@@ -405,7 +405,7 @@ def test_nothing_to_export_before_training(home: Path, tmp_path: Path) -> None:
 MOMENTS = [
     ("checking examples", 0),
     ("few_shot: answering", 0),
-    ("scratch: training and answering", 0),
+    ("scratch: training a linear model on n-grams", 0),
     ("tuned: training", 4),  # before the first checkpoint
     ("tuned: training", 15),  # between two
     ("tuned: answering", 1),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from luthier.stats import abstention, risk_coverage
+from luthier.stats.abstention import _bca_ends
 
 
 def _plain(f: np.ndarray, y: np.ndarray) -> float:
@@ -65,6 +66,14 @@ def test_interval_equals_scipys_bca() -> None:
     interval = risk_coverage(f, y).aurc
     assert interval.method == "bca"
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=0.02)
+
+
+def test_ends_are_scipys_given_its_resamples() -> None:
+    x = np.random.default_rng(4).exponential(size=40)
+    expected = stats.bootstrap((x,), np.mean, method="BCa", rng=np.random.default_rng(0))
+    without = (x.sum() - x) / 39
+    ends = _bca_ends(float(x.mean()), expected.bootstrap_distribution, without, 0.95)
+    assert ends == pytest.approx(tuple(expected.confidence_interval), rel=1e-9)
 
 
 def test_copies_in_a_cluster_count_once() -> None:

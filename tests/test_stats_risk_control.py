@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from luthier.stats import abstain, clopper_pearson, control_risk
-from luthier.stats.risk_control import examples_without_error, risk_p_values
+from luthier.stats.risk_control import _last_rejected, _starts, examples_without_error, risk_p_values
 
 Draw = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
 Risk = Callable[[float], float]
@@ -53,6 +53,32 @@ def test_answers_of_one_source_are_no_evidence() -> None:
     clusters = np.repeat(np.arange(30), 10).tolist()
     grouped = control_risk(f, y, risk=0.05, clusters=clusters)
     assert (grouped.value, grouped.n) == (None, 30)
+
+
+@pytest.mark.parametrize(
+    ("ps", "last"),
+    [
+        ([0.06, 0.01, 0.06, 0.01], None),  # neither chain's half of 0.1 is enough
+        ([0.06, 0.01, 0.04, 0.05], 3),  # the second chain alone
+        ([0.04, 0.05, 0.09, 0.10], 3),  # the first arrives at the second and hands its half on
+        ([0.04, 0.06, 0.08, 0.01], 0),  # the first fails on the way: its half is gone
+        ([0.04, 0.06, 0.01, 0.20], 2),
+    ],
+)
+def test_chains_by_hand(ps: list[float], last: int | None) -> None:
+    assert _last_rejected(np.array(ps), np.array([1, 2, 3, 4]), [1, 3], 0.1) == last
+
+
+def test_chains_start_where_they_can_reject() -> None:
+    # 0.95^59 <= 0.05, which is half of delta
+    assert _starts(1000, 0.05, 0.1) == [200, 500]
+    assert _starts(100, 0.05, 0.1) == [59, 59]
+    assert _starts(50, 0.05, 0.1) == [50, 50]
+
+
+def test_a_tie_is_kept_whole() -> None:
+    kept = control_risk([0.9] * 60 + [0.5] * 60, [1] * 60 + [0] * 60, risk=0.05)
+    assert (kept.value, kept.coverage, kept.kept_risk) == (0.9, 0.5, 0.0)
 
 
 def test_p_values() -> None:

@@ -13,6 +13,7 @@ from luthier.card.answers import clean_text, read_comparison, read_confidence
 from luthier.card.failing import read_failures
 from luthier.card.missing import find_missing
 from luthier.card.numbers import Interval, finite
+from luthier.card.trust import calibration_facts, curve_facts
 from luthier.card.view import (
     Ability,
     Audit,
@@ -68,6 +69,8 @@ def read_view(record: Record) -> View:
         comparison=None,
         audit=_audit(_read(record, "audit.json")),
         data=_data(_read(record, "data/manifest.json")),
+        trust=calibration_facts(_mapping(_clean(_read(record, "calibration.json")))),
+        curve=curve_facts(_mapping(_clean(_read(record, "learning_curve.json")))),
         failures=read_failures(_clean(_read(record, "failures.json")), recommended),
     )
     return _with_answers(record, view, _mapping(verdict.get("confident_and_wrong")))

@@ -387,6 +387,8 @@ class View:
     data: Data | None
     missing: Sequence[Missing] = field(default=())
     failures: Failures | None = None
+    trust: Sequence[tuple[str, str]] = field(default=())
+    curve: Sequence[tuple[str, str]] = field(default=())
 
     def candidate(self, name: str | None) -> Candidate | None:
         """The candidate of that name, where it was measured."""
