@@ -12,7 +12,7 @@ from luthier.candidate_options import Prices
 from luthier.examples.example import Example
 from luthier.grade import Doubtful, Grader, Summarises, grade_all
 from luthier.slices import slice_scores
-from luthier.stats import compare, detectable_difference, holm, mean_interval
+from luthier.stats import compare, detectable_difference, holm, mean_interval, stand
 
 Rows = list[dict[str, Any]]
 
@@ -120,7 +120,10 @@ def request_cost(name: str, rows: Sequence[Mapping[str, Any]], prices: Prices | 
 
 
 def _pairs(tables: Mapping[str, Rows], clusters: Sequence[str] | None, seed: int) -> list[dict[str, Any]]:
-    """Tuned against every other candidate, adjusted by Holm; then the others among themselves."""
+    """Tuned against every other candidate, adjusted by Holm; then the others among themselves.
+
+    `least` and `most` are one-sided 95% bounds of the difference, held for all alternatives at once.
+    """
     ours = [("tuned", name) for name in tables if name != "tuned"] if "tuned" in tables else []
     others = list(combinations([name for name in tables if name != "tuned"], 2))
     rows = []
@@ -139,18 +142,19 @@ def _pair(
         for i, (x, y) in enumerate(zip(tables[a], tables[b], strict=True))
         if x["score"] is not None and y["score"] is not None
     ]
-    result = compare(
-        [tables[a][i]["score"] for i in both],
-        [tables[b][i]["score"] for i in both],
-        clusters=None if clusters is None else [clusters[i] for i in both],
-        seed=seed,
-    )
+    first, second = ([tables[name][i]["score"] for i in both] for name in (a, b))
+    own = None if clusters is None else [clusters[i] for i in both]
+    result = compare(first, second, clusters=own, seed=seed)
+    # each of the other alternatives may be asked whether it does as well as the best one
+    bounds = stand(first, second, margin=1.0, clusters=own, seed=seed, tests=max(1, len(tables) - 2))
     return {
         "a": a,
         "b": b,
         "difference": result.difference,
         "low": result.low,
         "high": result.high,
+        "least": bounds.low,
+        "most": bounds.high,
         "p": result.p,
         "test": result.test,
         "n": result.n,

@@ -19,6 +19,7 @@ from luthier.stats import examples_needed
 
 ALPHA = 0.05
 LEAKS = "leaks found"
+LEAST_MARGIN = 0.02  # where any gain counts: a margin of 0 can never be shown
 SUREST = 4  # the surest quarter of the answers is what nobody would check
 Outcome = Literal["better", "cheaper", "undecided", "failed"]
 CHEAPEST_FIRST = ("scratch", "prompt", "tuned", "few_shot", "retrieval")
@@ -53,7 +54,7 @@ def decide(record: Record, gates: Gates) -> dict[str, Any]:
         checks.append(_gain(scores, gates))
         checks += [gate for name in recipe.probes if (gate := _probe(record, name, gates)) is not None]
         checks.append(_sound_data(record))
-    verdict = _conclude(scores, checks)
+    verdict = _conclude(scores, checks, gates)
     gain = next((gate for gate in checks if gate.name == "gain"), None)
     advice = _advice(scores, gain, gates, recipe.split.test if recipe.data.test is None else None)
     verdict["reasons"] += [advice] if advice else []
@@ -158,10 +159,10 @@ def _sound_data(record: Record) -> Gate:
     return Gate("data", 0, None, None, 0, True, "no held-out example leaks into training", LEAKS)
 
 
-def _conclude(scores: Mapping[str, Any], checks: Sequence[Gate]) -> dict[str, Any]:
+def _conclude(scores: Mapping[str, Any], checks: Sequence[Gate], gates: Gates) -> dict[str, Any]:
     failed = [gate for gate in checks if gate.passed is False]
     open_ = [gate for gate in checks if gate.passed is None]
-    alternative = _best_alternative(scores)
+    alternative = _best_alternative(scores, gates.min_gain or LEAST_MARGIN)
     if "tuned" not in scores["candidates"]:
         decision, recommended = "inconclusive", alternative
         headline = f"Nothing was tuned; of what was measured, use {_named(alternative)}."
@@ -189,19 +190,30 @@ def _conclude(scores: Mapping[str, Any], checks: Sequence[Gate]) -> dict[str, An
     }
 
 
-def _best_alternative(scores: Mapping[str, Any]) -> str | None:
-    """The best-scored alternative, or a cheaper one that is within its interval."""
+def _best_alternative(scores: Mapping[str, Any], margin: float) -> str | None:
+    """The best-scored alternative, or the cheapest that is shown to be no worse than it by `margin`."""
     others = {n: c for n, c in scores["candidates"].items() if n != "tuned" and c["score"] is not None}
     if not others:
         return None
     best = max(others, key=lambda name: others[name]["score"])
-    ties = {pair["b"] if pair["a"] == best else pair["a"] for pair in scores["paired"] if _is_tie(pair, best)}
-    tied = [name for name in CHEAPEST_FIRST if name in others and (name == best or name in ties)]
-    return tied[0]
+    ties = {
+        pair["b"] if pair["a"] == best else pair["a"] for pair in scores["paired"] if best in _names(pair)
+    }
+    as_good = {best, *(name for name in ties if _deficit(scores, best, name) < margin)}
+    return next(name for name in CHEAPEST_FIRST if name in others and name in as_good)
 
 
-def _is_tie(pair: Mapping[str, Any], best: str) -> bool:
-    return best in (pair["a"], pair["b"]) and pair["p_adjusted"] is not None and pair["p_adjusted"] > ALPHA
+def _names(pair: Mapping[str, Any]) -> tuple[str, str]:
+    return pair["a"], pair["b"]
+
+
+def _deficit(scores: Mapping[str, Any], best: str, other: str) -> float:
+    """The most that a candidate may be behind the best one (one-sided bound); infinite where unknown."""
+    pair = next(pair for pair in scores["paired"] if {best, other} == set(_names(pair)))
+    bound = pair.get("most", pair["high"]) if pair["a"] == best else pair.get("least", pair["low"])
+    if bound is None:
+        return math.inf
+    return float(bound if pair["a"] == best else -bound)
 
 
 def _advice(
