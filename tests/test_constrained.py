@@ -125,6 +125,7 @@ def test_every_answer_of_a_random_model_keeps_to_it(
         assert len(set(texts)) > 2
 
 
+@pytest.mark.filterwarnings("ignore::luthier.forest.sharing.FallbackWarning")
 @pytest.mark.parametrize("kind", ["mamba", "gptj"])
 def test_architectures_that_write_row_by_row(
     kind: str, tokenizer: Any, chat: ChatFormat, make: Callable[[str], Constraint]

@@ -117,6 +117,17 @@ def test_a_gain_that_is_ruled_out_is_not_shipped(made: Made) -> None:
     assert "a gain of 2.0% is ruled out" in verdict["reasons"][0]
 
 
+@pytest.mark.parametrize(("calibrated", "decision"), [(True, "ship"), (False, "inconclusive")])
+def test_an_uncalibrated_judge_decides_nothing(made: Made, calibrated: bool, decision: str) -> None:
+    made.decide()
+    scores = made.record.read_json("scores.json")
+    scores["judge"] = {"gates": calibrated, "gates_reason": "the judge is not calibrated: no labels"}
+    write_json(made.record / "scores.json", scores)
+    verdict = decide(made.record, Gates())
+    assert verdict["decision"] == decision
+    assert calibrated or gate(verdict)["reason"] == "the judge is not calibrated: no labels"
+
+
 def test_a_real_loss_is_not_shipped(made: Made) -> None:
     made.pairs["few_shot"] = pair("tuned", "few_shot", -0.2, 0.0001)
     assert made.decide()["decision"] == "do_not_ship"

@@ -68,6 +68,9 @@ def _gain(scores: Mapping[str, Any], gates: Gates) -> Gate:
     To beat the best alternative is to beat them all: which one is best is not known, only which scored
     best here. Each must be beaten by `min_gain` with significance after Holm, or be matched at a lower cost.
     """
+    judge = scores.get("judge")
+    if judge is not None and not judge["gates"]:
+        return Gate("gain", None, None, None, gates.min_gain, None, judge["gates_reason"])
     pairs = sorted(_against_tuned(scores), key=lambda pair: pair["difference"] or 0.0)
     if not pairs:
         return Gate("gain", None, None, None, gates.min_gain, None, "there is no alternative to compare with")
