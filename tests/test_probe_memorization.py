@@ -42,7 +42,7 @@ def long_split(count: int = 6) -> Any:
 def learnt(loaded: LoadedModel, chat: ChatFormat, split: Any, made: list[Any]) -> Any:
     sequences = [chat.training(example)[-1] for example in split.train]
     sequences += [canary_sequences(canary, chat, None)[0] for canary in made]
-    return tiny.fitted(loaded.model, sequences, steps=150)
+    return tiny.fitted(loaded.model, sequences, steps=100)
 
 
 # --- exposure ---------------------------------------------------------------------------------------
@@ -126,6 +126,13 @@ def test_what_was_learnt_by_heart_is_found(loaded: LoadedModel, chat: ChatFormat
         row = parts[f"canaries seen {times} an epoch"]
         assert (row["unit"], row["n"], row["tuned"]) == (BITS, 1, math.log2(CODES))
         assert row["base"] < 6
+    them = tiny.subjects(models, chat, split, new=60)
+    overfit = report_overfitting(
+        json.loads(json.dumps(measure_overfitting(them))), tiny.evidence(split, 0.69)
+    )
+    assert overfit["finding"] == "worse" and overfit["difference"] > 1
+    (gap,) = overfit["parts"]
+    assert (gap["base"], gap["tuned"]) == (0.0, 1.0)
     quiet = {"base": loaded.model, "tuned": loaded.model}
     null = report_memorization(
         measure_memorization(tiny.subjects(quiet, chat, split, canaries=3)), tiny.evidence(split, 0.5)
@@ -159,7 +166,8 @@ def test_what_is_repeated_for_held_out_examples_too_was_not_memorized() -> None:
 
 def test_answers_too_short_to_be_repeated_have_nothing_to_hide(loaded: LoadedModel, chat: ChatFormat) -> None:
     split = tiny.split_of([(f"q{i}", "good") for i in range(4)], [(f"r{i}", "bad") for i in range(4)])
-    models: dict[Any, Any] = {"base": loaded.model, "tuned": learnt(loaded, chat, split, [])}
+    some = [chat.training(example)[-1] for example in split.train]
+    models: dict[Any, Any] = {"base": loaded.model, "tuned": tiny.fitted(loaded.model, some, steps=5)}
     report = report_memorization(
         measure_memorization(tiny.subjects(models, chat, split)), tiny.evidence(split)
     )
@@ -215,14 +223,7 @@ def test_the_gap_that_training_opens_by_hand() -> None:
     assert (gap["base"], gap["tuned"], gap["n"]) == (-0.5, 0.0, 3)
 
 
-def test_an_overfitted_model_is_found_and_an_even_one_is_not(loaded: LoadedModel, chat: ChatFormat) -> None:
-    split = long_split()
-    models: dict[Any, Any] = {"base": loaded.model, "tuned": learnt(loaded, chat, split, [])}
-    them = tiny.subjects(models, chat, split, new=60)
-    report = report_overfitting(json.loads(json.dumps(measure_overfitting(them))), tiny.evidence(split, 0.69))
-    assert report["finding"] == "worse" and report["difference"] > 1
-    (gap,) = report["parts"]
-    assert (gap["base"], gap["tuned"]) == (0.0, 1.0)
+def test_an_even_model_is_not_overfitted() -> None:
     dice = np.random.default_rng(0)
     even = [(2.0, 1.0 + float(noise)) for noise in dice.normal(0, 0.2, 200)]
     answers = {which: ["x"] for which in ("base", "tuned")}

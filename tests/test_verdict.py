@@ -335,9 +335,9 @@ def test_a_tie_is_shown_by_the_one_sided_bounds_where_they_are(made: Made) -> No
     made.decide()
     scores = made.record.read_json("scores.json")
     for row in scores["paired"]:
-        row |= {"least": -0.019, "most": 0.019}
+        row.update(least=-0.019, most=0.019)
         if {row["a"], row["b"]} == {"few_shot", "scratch"}:
-            row |= {"least": -0.019, "most": 0.021} if row["a"] == "few_shot" else {"least": -0.021}
+            row.update({"most": 0.021} if row["a"] == "few_shot" else {"least": -0.021})
     write_json(made.record / "scores.json", scores)
     assert decide(made.record, Gates())["recommended"] == "prompt"
     assert decide(made.record, Gates(min_gain=0.03))["recommended"] == "scratch"

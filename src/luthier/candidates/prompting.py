@@ -86,7 +86,7 @@ class Nearby:
     def near(self, queries: Sequence[str], shots: int) -> list[tuple[list[Example], list[Passage]]]:
         """For each query the nearest examples and passages, the nearest last."""
         examples = self._examples.nearest(queries, shots)
-        texts = [[]] * len(queries)
+        texts: list[list[int]] = [[]] * len(queries)
         if self._texts is not None:
             texts = self._texts.nearest(queries, self._shown_passages)
         return [

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -28,7 +28,7 @@ from luthier.candidates.embedding import Embed
 from luthier.examples.example import Example
 
 Predicted = tuple[list[str], list[float | None]]
-Matrix = csr_matrix | np.ndarray
+Matrix: TypeAlias = "csr_matrix | np.ndarray"
 Predict = Callable[[Matrix], Predicted]
 NGRAM_STRENGTH = 20.0  # inverse of the regularization: sparse unit rows need little of it,
 PROBE_STRENGTH = 0.1  # hundreds of scaled dimensions much

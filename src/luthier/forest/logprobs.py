@@ -184,7 +184,7 @@ def _gives_own_logits(base: PreTrainedModel, head: Head) -> bool:
 def _louder_logits(base: PreTrainedModel, ids: torch.Tensor, factor: float) -> torch.Tensor:
     """The model's own logits `[T, V]` where its head is given `factor` times what it is given."""
     layer = base.get_output_embeddings()
-    hook = layer.register_forward_pre_hook(lambda _, args: (args[0] * factor, *args[1:]))  # type: ignore[union-attr]
+    hook = layer.register_forward_pre_hook(lambda _, args: (args[0] * factor, *args[1:]))
     try:
         logits: torch.Tensor = base(input_ids=ids, use_cache=False).logits[0]
     finally:

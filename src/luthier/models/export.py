@@ -30,7 +30,8 @@ def export_merged(loaded: LoadedModel, adapter: Path, into: Path) -> None:
         shutil.copytree(adapter, temporary)
         replace_folder(temporary, into)
         return
-    if (adapter / "adapter_config.json").is_file() and PeftConfig.from_pretrained(adapter).is_prompt_learning:
+    has_config = (adapter / "adapter_config.json").is_file()
+    if has_config and PeftConfig.from_pretrained(str(adapter)).is_prompt_learning:
         raise ModelError(
             "a prefix or prompt cannot be merged: it is not a change of the model's weights",
             where=str(adapter),

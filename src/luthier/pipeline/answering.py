@@ -122,7 +122,8 @@ def _chosen(record: Record, recipe: Recipe, name: str) -> Setting:
     settings = settings_of(recipe, name)
     if len(settings) == 1:
         return settings[0]
-    return settings[record.read_json(f"search/{name}.json", needed_by="evaluate")["chosen"]]
+    chosen: int = record.read_json(f"search/{name}.json", needed_by="evaluate")["chosen"]
+    return settings[chosen]
 
 
 def _ask(

@@ -12,6 +12,7 @@ from luthier.recipe import Recipe
 
 if TYPE_CHECKING:
     from luthier.candidates import Nearby
+    from luthier.candidates.documents import Passage
     from luthier.candidates.embedding import Embed
 
 
@@ -26,7 +27,8 @@ def build_nearby(recipe: Recipe, models: Models, show: Show, split: Split) -> Ne
     from luthier.candidates.documents import cut_passages, read_documents
 
     how = recipe.retrieval
-    passages, left_out = [], 0
+    passages: list[Passage] = []
+    left_out = 0
     if recipe.documents is not None:
         held_out = [example.input for example in (*split.validation, *split.test)]
         documents = read_documents(Path(recipe.documents))

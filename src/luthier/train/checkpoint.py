@@ -87,12 +87,12 @@ class Checkpoints:
                 return checkpoint
             self.passed_over.append(path.name)
         if unreadable:
-            path, error = unreadable[0]
+            path, cause = unreadable[0]
             raise TrainingError(
-                f"this checkpoint cannot be read: {error.strerror or error}",
+                f"this checkpoint cannot be read: {cause.strerror or cause}",
                 where=str(path),
                 fix=f"see to the disk and try again, or start anew by removing {self.folder}",
-            ) from error
+            ) from cause
         return None
 
     def save(self, checkpoint: Checkpoint) -> None:
