@@ -135,6 +135,7 @@ def test_a_relative_tolerance_is_of_the_size_of_the_reference() -> None:
     assert Numeric(tolerance=0.1, relative=True).grade("-110", "-100", EXAMPLE).value == 1
     assert Numeric(tolerance=0.1, relative=True).grade("-100", "-110", EXAMPLE).value == 1
     assert Numeric(tolerance=0.1, relative=True).grade("-89", "-100", EXAMPLE).value == 0
+    assert Numeric(tolerance=0.1, relative=True).grade("-111", "-100", EXAMPLE).value == 0  # 11.1 of its own
     assert Numeric(tolerance=0.1, relative=True).grade("0.01", "0", EXAMPLE).value == 0
 
 

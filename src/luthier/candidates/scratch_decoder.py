@@ -26,6 +26,8 @@ MIN_EXAMPLES = 100  # with fewer it writes noise
 WIDTH = 64
 TRAINED_ON = 150_000  # tokens, over all epochs
 MOST_EPOCHS = 20
+BATCH_TOKENS = 2048
+STEPS_PER_EPOCH = 10  # at least: few short examples make smaller batches, or there is no time to learn
 RATE = 3e-3
 
 
@@ -53,7 +55,8 @@ class Decoder:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self._model = _build(chat, max(len(s.ids) for i in (*items, *held) for s in i.sequences) + room)
-        settings = Train(epochs=epochs, batch_tokens=2048, replay=0.0)
+        batch_tokens = min(BATCH_TOKENS, sum(item.tokens for item in items) // STEPS_PER_EPOCH + 1)
+        settings = Train(epochs=epochs, batch_tokens=batch_tokens, replay=0.0)
         with tempfile.TemporaryDirectory() as folder:
             train(
                 self._model,
