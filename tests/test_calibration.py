@@ -58,7 +58,7 @@ def test_the_threshold_keeps_the_surest_and_its_risk() -> None:
 def test_too_few_answers_promise_nothing() -> None:
     found = report(test=answers(20, sharpness=1.0, seed=2), abstain=Abstain(risk=0.05))
     assert found["abstention"]["value"] is None
-    assert "no answers can be promised to be at most 5.0% wrong" in found["abstention"]["says"]
+    assert "cannot promise answers of which at most 5.0% are wrong" in found["abstention"]["says"]
 
 
 def test_answers_without_a_score_or_confidence_are_counted_apart() -> None:

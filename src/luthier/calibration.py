@@ -71,7 +71,7 @@ def say_threshold(threshold: Threshold) -> str:
     """The guarantee in words."""
     wrong = "wrong" if threshold.method == "binomial" else "lost in score"
     if threshold.value is None:
-        return f"no answers can be promised to be at most {threshold.risk:.1%} {wrong}: {threshold.reason}"
+        return f"cannot promise answers of which at most {threshold.risk:.1%} are {wrong}: {threshold.reason}"
     assert threshold.coverage is not None
     return (
         f"answers {threshold.coverage:.0%} of requests with at most {threshold.risk:.1%} {wrong}, "

@@ -40,6 +40,9 @@ def print_result(job: Any, verdict: Mapping[str, Any]) -> None:
     console.print()
     print_candidates(job.evaluate(), verdict["recommended"])
     print_probes(job.probe())
+    if (job.record / "calibration.json").is_file():
+        says = job.record.read_json("calibration.json")["abstention"]["says"]
+        console.print(f"When to answer: tuned {escape(says)}.")
     print_verdict(verdict)
     console.print(f"Card:   {job.record / 'card.md'}", soft_wrap=True)
     console.print(f"Report: {job.record / 'report.html'}", soft_wrap=True)
