@@ -18,6 +18,7 @@ from luthier.errors import AssetError, RecipeError
 from luthier.pipeline import Run, probing
 from luthier.probe_options import PROBE_NAMES
 from luthier.probes import stereotypes
+from luthier.probes.fact_items import facts
 from luthier.recipe import parse_recipe, recipe_schema
 
 FIELDS = {
@@ -43,6 +44,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("LUTHIER_CACHE", str(folder / "cache"))
         patch.setattr(luthier.probes, "choice_items", tiny_run.choice_items)
         patch.setattr(stereotypes, "stereotype_items", lambda count: ITEMS * 3)
+        patch.setattr("luthier.probes.facts.facts", lambda: facts()[:24])
+        patch.setattr("luthier.probes.refusal.TOKENS", 8)
         changes = {"probes": "all", "canaries": 3, "candidates": ["prompt", "tuned"]}
         changes["train"] = {"epochs": 1, "learning_rate": 0.01, "batch_tokens": 2000, "replay": 0}
         tiny_run.write_recipe(folder, tiny_run.write_model(folder / "model"), **changes)
