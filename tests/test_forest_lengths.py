@@ -13,6 +13,7 @@ from forests import Forest
 
 from luthier.forest import logprobs
 from luthier.forest.logprobs import FallbackWarning
+from luthier.generate import generate
 
 STEM = [3 + (5 * i) % 40 for i in range(20)]
 SHORT: Forest = [[3, 4, 5, 6], [3, 4, 7]]
@@ -43,6 +44,27 @@ def test_a_step_is_met_by_many_short_rows_too() -> None:
     model = tiny_architecture("llama4_text", floor_scale=9, **STEPS)
     with pytest.warns(FallbackWarning, match="beyond 9 tokens"):
         check(model, [[token, 4, 5, 6] for token in range(10, 15)])
+
+
+@pytest.mark.parametrize(
+    ("prompts", "tokens"),
+    [([STEM, [*STEM[:-1], 50]], 1), (SHORT, 8)],
+    ids=["in the prompt", "while writing"],
+)
+def test_generation_meets_a_step_too(prompts: Forest, tokens: int) -> None:
+    model = tiny_architecture("llama4_text", floor_scale=9, **STEPS)
+    with pytest.warns(FallbackWarning, match="beyond 9 tokens"):
+        generated = generate(model, prompts, max_new_tokens=tokens, stop_ids=frozenset())
+    for prompt, got in zip(prompts, generated, strict=True):
+        (values,) = logprobs(model, [[*prompt, *got.ids]], share=False)
+        assert got.logprob == pytest.approx(float(values[len(prompt) - 1 :].sum().detach()), rel=1e-5)
+
+
+def test_generation_below_a_step_is_shared() -> None:
+    model = tiny_architecture("llama4_text", floor_scale=9, **STEPS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        generate(model, SHORT, max_new_tokens=2, stop_ids=frozenset())
 
 
 WINDOWS = {

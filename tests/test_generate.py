@@ -242,3 +242,15 @@ def test_a_low_temperature_is_nearly_greedy() -> None:
         relative_error(torch.tensor([r.logprob for r in cold]), torch.tensor([r.logprob for r in greedy]))
         < 1e-4
     )
+
+
+def test_a_position_encoding_of_the_longest_row_writes_row_by_row() -> None:
+    """Beyond the limit the frequencies change with the length: rows of a batch would disturb one another."""
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    model = tiny("llama", rope_parameters=rope, max_position_embeddings=12)
+    short, long = [[3, 4, 5], [3, 4, 6]], [[3, 4, 5, 6, 7, 8], [3, 4]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        generate(model, short, max_new_tokens=9, stop_ids=frozenset())
+    with pytest.warns(FallbackWarning, match="position encoding"):
+        generate(model, long, max_new_tokens=9, stop_ids=frozenset())

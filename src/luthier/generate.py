@@ -16,14 +16,15 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from luthier.constrain import Constraint, Walk, forbid_others
-from luthier.forest.attention import attending_by_forest
+from luthier.forest.attention import Unsupported, attending_by_forest
 from luthier.forest.decoding import NAME as DECODING
 from luthier.forest.decoding import Rows
 from luthier.forest.head import Head
 from luthier.forest.layout import KeysValues, Layout, common_prefix, lay_out
 from luthier.forest.logprobs import Model, can_share, causal_lm, checked_head, device_of, score
 from luthier.forest.packing import pack
-from luthier.forest.root import has_root, join_trunks, root_trunk
+from luthier.forest.root import has_root, join_trunks, root_of, root_trunk
+from luthier.forest.sharing import refuse_unequal_rows, refuse_untried_lengths, warn_of_fallback
 
 MIN_TRUNK = 16  # below this a shared prefix is not worth a forward of its own
 PREFILL_TOKENS = 2048
@@ -77,7 +78,7 @@ def generate(
     results: dict[int, Generated] = {}
     head = checked_head(base)
     with torch.inference_mode():
-        if not can_share(model) or head is None:
+        if not _can_share_rows(model, rows, max_new_tokens) or head is None:
             for i, row in enumerate(rows):
                 results[i] = _row_by_row(
                     model, row, max_new_tokens, stop_ids, temperature, seed + i, constraint
@@ -99,6 +100,21 @@ def generate(
             for i, (ids, logprob, ended) in zip(chosen, finished, strict=True):
                 results[i] = Generated(tuple(ids), logprob, ended, share)
     return [results[i] for i in range(len(rows))]
+
+
+def _can_share_rows(model: Model, rows: list[list[int]], max_new_tokens: int) -> bool:
+    """Whether the forest is exact on prompts of these lengths and on what is written after them."""
+    if not can_share(model):
+        return False
+    root = root_of(model)
+    try:
+        refuse_unequal_rows(model, [[*row, *[0] * max_new_tokens] for row in rows], root)
+        reach = max(map(len, rows)) + max_new_tokens + (root.length if root else 0)
+        refuse_untried_lengths(model, root, tokens=max(reach, sum(map(len, rows))), reach=reach)
+    except Unsupported as error:
+        warn_of_fallback(model, f"{error} cannot be shared", stacklevel=3)
+        return False
+    return True
 
 
 def _trunk(

@@ -72,7 +72,7 @@ def logprobs(
         try:
             refuse_unequal_rows(model, sequences, root)
             layout = lay_out(sequences, needed) if root is None else root.lay_out(sequences, needed)
-            refuse_untried_lengths(model, layout, root)
+            refuse_untried_lengths(model, root, tokens=len(layout.tokens), reach=layout.reach)
             values = _run(model, layout, root, forest=True)
             return [values[torch.from_numpy(pick).to(values.device)] for pick in layout.picks]
         except Unsupported as error:

@@ -45,8 +45,12 @@ def can_share(model: Model) -> bool:
     return _sharing[key]
 
 
-def refuse_untried_lengths(model: Model, layout: Layout, root: Root | None) -> None:
+def refuse_untried_lengths(model: Model, root: Root | None, *, tokens: int, reach: int) -> None:
     """Try again on longer rows where a forest first passes a length that the configuration names.
+
+    Args:
+        tokens: of the whole forest.
+        reach: one more than the last position, virtual tokens counted.
 
     Raises:
         Unsupported: beyond it the forest is not exact.
@@ -55,10 +59,10 @@ def refuse_untried_lengths(model: Model, layout: Layout, root: Root | None) -> N
     if key not in _lengths:
         _lengths[key] = {length: {} for length in _named_lengths(causal_lm(model).config)}
     for length, tried in _lengths[key].items():
-        if len(layout.tokens) <= length:
+        if tokens <= length:
             continue
-        longest = max(2, layout.reach - (root.length if root else 0))
-        passed = layout.reach > length
+        longest = max(2, reach - (root.length if root else 0))
+        passed = reach > length
         if passed not in tried:
             # a second look with other tokens: a tie of experts that rounding decides is no difference
             trials = (_long_trial(length, min(longest, length + 3), seed) for seed in (0, 1))
