@@ -122,14 +122,13 @@ def _tiled(
     highest = hidden.new_full((rows, 1), float("-inf"), dtype=torch.float32)
     total = hidden.new_zeros((rows, 1), dtype=torch.float32)
     mean = None if slopes is None else hidden.new_zeros(hidden.shape, dtype=torch.float32)
-    numbers = TILE_NUMBERS.get(hidden.device.type, TILE_NUMBERS["cuda"])
-    tile = max(1, numbers // max(1, rows))
+    tile = tile_of(hidden)
     for first in range(0, len(head.weight), tile):
         piece = head.part(first, first + tile)
         logits = piece.logits(hidden).float()
         above = torch.maximum(highest, logits.amax(1, keepdim=True))
         fade = (highest - above).exp_()
-        slope = _slope(head, logits) if slopes is not None else None
+        slope = slope_of(head, logits) if slopes is not None else None
         weights = logits.sub_(above).exp_()
         total.mul_(fade).add_(weights.sum(1, keepdim=True))
         highest = above
@@ -160,6 +159,11 @@ def _chosen(head: Head, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[to
     return z, rows.float() * (1.0 - (z / head.cap).square())[:, None]
 
 
-def _slope(head: Head, logits: torch.Tensor) -> torch.Tensor | None:
+def tile_of(hidden: torch.Tensor) -> int:
+    """How many tokens of the vocabulary are gone through at once for hidden states `[P, D]`."""
+    return max(1, TILE_NUMBERS.get(hidden.device.type, TILE_NUMBERS["cuda"]) // max(1, len(hidden)))
+
+
+def slope_of(head: Head, logits: torch.Tensor) -> torch.Tensor | None:
     """Derivative of the soft cap at the capped logits."""
     return None if head.cap is None else 1.0 - (logits.float() / head.cap).square()

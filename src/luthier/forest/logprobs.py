@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
-from transformers import PreTrainedModel
 
+from luthier.errors import ModelError
 from luthier.forest.attention import Unsupported, attending_by_forest
-from luthier.forest.head import Head, head_of, target_logprobs
-from luthier.forest.layout import Layout, lay_out, unshared_layout
-from luthier.forest.model import causal_lm, device_of, evaluating, inputs_of, tokens_of
+from luthier.forest.checked_head import checked_head
+from luthier.forest.head import Head, target_logprobs
+from luthier.forest.layout import IntArray, Layout, lay_out, unshared_layout
+from luthier.forest.model import causal_lm, device_of, inputs_of, tokens_of
 from luthier.forest.packing import pack
 from luthier.forest.root import Root, root_of
 from luthier.forest.sharing import (
@@ -27,8 +29,8 @@ from luthier.forest.sharing import (
     refuse_untried_lengths,
     warn_of_fallback,
 )
+from luthier.forest.soft_targets import SoftTargets, dense_expected_logprobs, expected_logprobs
 from luthier.models.adapter import Model
-from luthier.models.load import quiet_transformers
 
 __all__ = [
     "FallbackWarning",
@@ -39,9 +41,8 @@ __all__ = [
     "device_of",
     "logprobs",
     "score",
+    "soft_targets",
 ]
-
-LOUD = 100.0  # logits that every soft cap would change
 
 
 def logprobs(
@@ -50,6 +51,7 @@ def logprobs(
     share: bool = True,
     *,
     needed: Sequence[Sequence[bool]] | None = None,
+    soft: Sequence[SoftTargets | None] | None = None,
 ) -> list[torch.Tensor]:
     """log p(next token | tokens before) of every sequence, float32, differentiable, exact.
 
@@ -58,6 +60,8 @@ def logprobs(
         sequences: lists of token ids; each at least one token long.
         share: compute shared prefixes once. The result is the same either way.
         needed: per sequence `len - 1` flags; only the flagged predictions are computed by the head.
+        soft: per sequence, a teacher's distributions at its flagged predictions, or None. A sequence with a
+            teacher gives the log-probability that is expected under it, not that of its own next token.
 
     Returns:
         One 1-D tensor per sequence: `len - 1` values, or the flagged ones in order.
@@ -65,23 +69,10 @@ def logprobs(
     Raises:
         ValueError: an empty sequence, or flags of the wrong length.
     """
-    if not sequences:
-        return []
-    root = root_of(model)
-    if share and (len(sequences) > 1 or root is not None) and can_share(model):
-        try:
-            refuse_unequal_rows(model, sequences, root)
-            layout = lay_out(sequences, needed) if root is None else root.lay_out(sequences, needed)
-            refuse_untried_lengths(model, root, tokens=len(layout.tokens), reach=layout.reach)
-            values = _run(model, layout, root, forest=True)
-            return [values[torch.from_numpy(pick).to(values.device)] for pick in layout.picks]
-        except Unsupported as error:
-            warn_of_fallback(model, f"{error} cannot be shared", stacklevel=3)
-    results = []
-    for i, sequence in enumerate(sequences):
-        layout = unshared_layout(sequence, None if needed is None else needed[i])
-        values = _run(model, layout, root, forest=False)
-        results.append(values[torch.from_numpy(layout.picks[0]).to(values.device)])
+    results: list[torch.Tensor] = []
+    for part in _forwards(model, sequences, share, needed):
+        teachers = [None] * len(part.layout.picks) if soft is None else soft[len(results) :]
+        results += part.values(teachers[: len(part.layout.picks)])
     return results
 
 
@@ -114,23 +105,143 @@ def score(
     return [values for values in results if values is not None]
 
 
-def _run(model: Model, layout: Layout, root: Root | None, *, forest: bool) -> torch.Tensor:
-    """Log-probabilities `[P]` of a layout's distinct predictions."""
+def soft_targets(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    needed: Sequence[Sequence[bool]],
+    *,
+    max_tokens: int = 2048,
+    advance: Callable[[int], None] | None = None,
+) -> list[SoftTargets]:
+    """A model's distributions at the flagged predictions: it as it is now is the teacher.
+
+    Args:
+        needed: per sequence `len - 1` flags.
+        max_tokens: executed at a time, at most.
+        advance: called with the number of sequences finished, after each forest.
+
+    Returns:
+        One per sequence, in the order given; the head is copied where it is to be trained.
+
+    Raises:
+        ModelError: the model's head is not a linear map with a known scaling.
+    """
+    head = checked_head(causal_lm(model))
+    if head is None:
+        raise _no_distributions(model)
+    if any(p is not None and p.requires_grad for p in (head.weight, head.bias)):
+        bias = None if head.bias is None else head.bias.detach().clone()
+        head = replace(head, weight=head.weight.detach().clone(), bias=bias)
+    kept: dict[int, SoftTargets] = {}
+    with torch.no_grad():
+        for group in pack(sequences, max_tokens):
+            asked, flags = [sequences[i] for i in group], [needed[i] for i in group]
+            places = iter(group)
+            for part in _forwards(model, asked, True, flags):
+                if part.head is None:
+                    raise _no_distributions(model)
+                for pick in part.layout.picks:
+                    kept[next(places)] = SoftTargets(part.rows_at(pick).detach(), head)
+            if advance is not None:
+                advance(len(group))
+    return [kept[i] for i in range(len(sequences))]
+
+
+@dataclass(frozen=True, eq=False)
+class _Forward:
+    """What the predictions of a layout are made from.
+
+    Attributes:
+        rows: `[P, D]`, what the head is given, or the logits `[P, V]` where `head` is None.
+    """
+
+    layout: Layout
+    rows: torch.Tensor
+    head: Head | None
+
+    def values(self, soft: Sequence[SoftTargets | None]) -> list[torch.Tensor]:
+        """Log-probabilities of every sequence of the layout, in order."""
+        picks = self.layout.picks
+        hard = [pick for pick, teacher in zip(picks, soft, strict=True) if teacher is None]
+        every = np.arange(len(self.layout.nodes))
+        if len(hard) == len(picks):
+            whole = self._of_tokens(every)
+        else:  # the head is not run where only a teacher asks
+            asked = np.unique(np.concatenate([every[:0], *hard]))
+            whole = self.rows.new_zeros(len(every), dtype=torch.float32)
+            whole = whole.index_copy(0, self._places(asked), self._of_tokens(asked))
+        return [
+            whole[self._places(pick)] if teacher is None else self._of_teacher(pick, teacher)
+            for pick, teacher in zip(picks, soft, strict=True)
+        ]
+
+    def rows_at(self, pick: IntArray) -> torch.Tensor:
+        """Those of some of the predictions."""
+        return self.rows[self._places(pick)]
+
+    def _places(self, pick: IntArray) -> torch.Tensor:
+        return torch.from_numpy(pick).to(self.rows.device)
+
+    def _of_tokens(self, pick: IntArray) -> torch.Tensor:
+        rows = self.rows if len(pick) == len(self.rows) else self.rows_at(pick)
+        targets = torch.from_numpy(self.layout.targets[pick]).to(rows.device)
+        if self.head is not None:
+            return target_logprobs(self.head, rows, targets)
+        chosen: torch.Tensor = rows.gather(1, targets[:, None])[:, 0]
+        return chosen - torch.logsumexp(rows, dim=1)
+
+    def _of_teacher(self, pick: IntArray, teacher: SoftTargets) -> torch.Tensor:
+        rows = self.rows_at(pick)
+        if self.head is not None:
+            return expected_logprobs(self.head, rows, teacher)
+        return dense_expected_logprobs(rows, teacher)
+
+
+def _forwards(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    share: bool,
+    needed: Sequence[Sequence[bool]] | None,
+) -> Iterator[_Forward]:
+    """One forest where the model and these sequences can share, else one row for each."""
+    if not sequences:
+        return
+    root = root_of(model)
+    if share and (len(sequences) > 1 or root is not None) and can_share(model):
+        try:
+            refuse_unequal_rows(model, sequences, root)
+            layout = lay_out(sequences, needed) if root is None else root.lay_out(sequences, needed)
+            refuse_untried_lengths(model, root, tokens=len(layout.tokens), reach=layout.reach)
+            whole = _forward(model, layout, root, forest=True)
+        except Unsupported as error:
+            warn_of_fallback(model, f"{error} cannot be shared", stacklevel=4)
+        else:
+            yield whole
+            return
+    for i, sequence in enumerate(sequences):
+        layout = unshared_layout(sequence, None if needed is None else needed[i])
+        yield _forward(model, layout, root, forest=False)
+
+
+def _forward(model: Model, layout: Layout, root: Root | None, *, forest: bool) -> _Forward:
     base = causal_lm(model)
     nodes = torch.from_numpy(layout.nodes).to(device_of(base))
-    targets = torch.from_numpy(layout.targets).to(nodes.device)
     head = checked_head(base)
     if root is not None and not forest:
-        logits = _logits(model, {"input_ids": tokens_of(base, layout)}, nodes, root)
-    else:
-        inputs = inputs_of(model, layout, root, forest=forest)
-        with attending_by_forest(base) if forest else contextlib.nullcontext():
-            if head is not None:
-                hidden = base.get_decoder()(**inputs, use_cache=False).last_hidden_state[0]
-                return target_logprobs(head, hidden[nodes], targets)
-            logits = _logits(base, inputs, nodes)
-    chosen: torch.Tensor = logits.gather(1, targets[:, None])[:, 0]
-    return chosen - torch.logsumexp(logits, dim=1)
+        return _Forward(layout, _logits(model, {"input_ids": tokens_of(base, layout)}, nodes, root), None)
+    inputs = inputs_of(model, layout, root, forest=forest)
+    with attending_by_forest(base) if forest else contextlib.nullcontext():
+        if head is None:
+            return _Forward(layout, _logits(base, inputs, nodes), None)
+        hidden = base.get_decoder()(**inputs, use_cache=False).last_hidden_state[0]
+    return _Forward(layout, hidden[nodes], head)
+
+
+def _no_distributions(model: Model) -> ModelError:
+    return ModelError(
+        f"the distributions of {type(causal_lm(model)).__name__} cannot be kept: its head is not plain",
+        fix="train on its answers alone: train: {replay_loss: answers}",
+    )
 
 
 def _logits(
@@ -146,47 +257,3 @@ def _logits(
         logits = model(**inputs, use_cache=False).logits[0, nodes]
     result: torch.Tensor = logits.float()
     return result
-
-
-_heads: weakref.WeakKeyDictionary[PreTrainedModel, bool] = weakref.WeakKeyDictionary()
-
-
-def checked_head(base: PreTrainedModel) -> Head | None:
-    """The fast head where it gives the model's own logits (tried once), else None."""
-    head = head_of(base)
-    if head is None:
-        return None
-    if base not in _heads:
-        with torch.no_grad(), evaluating(base), quiet_transformers():
-            _heads[base] = _gives_own_logits(base, head)
-    return head if _heads[base] else None
-
-
-def _gives_own_logits(base: PreTrainedModel, head: Head) -> bool:
-    ids = torch.tensor([[0, 1]], device=device_of(base))
-    tolerance = 1e-2 if torch.finfo(base.dtype).bits < 32 else 1e-5
-    try:
-        hidden = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0]
-        loudest = float(torch.nn.functional.linear(hidden, head.weight).abs().max())
-        # a soft cap is next to nothing on the logits of an untrained model, and all that counts later
-        for factor in (1.0, LOUD / max(loudest, torch.finfo(torch.float32).tiny)):
-            own = _louder_logits(base, ids, factor).float()
-            ours = head.logits(hidden * factor).float()
-            if own.shape != ours.shape or not (own - ours).abs().max() <= tolerance * own.abs().max():
-                return False
-    except torch.OutOfMemoryError:
-        raise  # says nothing about the model
-    except Exception:
-        return False  # what `get_decoder` finds is not the model under the head
-    return True
-
-
-def _louder_logits(base: PreTrainedModel, ids: torch.Tensor, factor: float) -> torch.Tensor:
-    """The model's own logits `[T, V]` where its head is given `factor` times what it is given."""
-    layer = base.get_output_embeddings()
-    hook = layer.register_forward_pre_hook(lambda _, args: (args[0] * factor, *args[1:]))
-    try:
-        logits: torch.Tensor = base(input_ids=ids, use_cache=False).logits[0]
-    finally:
-        hook.remove()
-    return logits

@@ -1,0 +1,145 @@
+"""Soft targets: a teacher's whole distribution of the next token in the place of one token.
+
+Legend: P predictions, V vocabulary, D width of the model, D_t width of the teacher.
+
+    s_i = sum_v q_iv log p_iv,   q_i = softmax(z_t),   p_i = softmax(z)
+
+-s is the cross-entropy of distillation (Hinton et al. 2015, arXiv 1503.02531, at temperature 1). It is
+KL(q || p) plus the teacher's entropy, so both have the same gradient, d s / d z = q - p. Only the teacher's
+hidden states are stored, P * D_t numbers; its logits are made again tile by tile, beside the model's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from luthier.forest.head import CHUNK, TRAINED_CHUNK, Head, slope_of, tile_of
+
+
+@dataclass(frozen=True, eq=False)
+class SoftTargets:
+    """A teacher's distributions at the flagged predictions of one sequence.
+
+    Attributes:
+        hidden: `[P, D_t]`, what the teacher's head is given, without gradient.
+        head: the teacher's. It has to stay as it is: not a head that is being trained.
+    """
+
+    hidden: torch.Tensor
+    head: Head
+
+
+def expected_logprobs(head: Head, hidden: torch.Tensor, targets: SoftTargets) -> torch.Tensor:
+    """The log-probability of the next token that is expected under the teacher.
+
+    Args:
+        hidden: `[P, D]`.
+
+    Returns:
+        `[P]` float32, differentiable in `hidden` and, where they are trained, in the head's weights.
+
+    Raises:
+        ValueError: the teacher has another vocabulary, or other predictions.
+    """
+    if len(targets.head.weight) != len(head.weight):
+        sizes = f"{len(targets.head.weight)} and {len(head.weight)}"
+        raise ValueError(f"teacher and model have vocabularies of different sizes: {sizes}")
+    if len(targets.hidden) != len(hidden):
+        raise ValueError(f"expected {len(hidden)} distributions of the teacher, got {len(targets.hidden)}")
+    trained = head.weight.requires_grad or (head.bias is not None and head.bias.requires_grad)
+    if trained and torch.is_grad_enabled():
+        rows = zip(hidden.split(TRAINED_CHUNK), targets.hidden.split(TRAINED_CHUNK), strict=True)
+        parts = [checkpoint(_plain, head, h, targets.head, t, use_reentrant=False) for h, t in rows]
+        return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
+    result: torch.Tensor = _FrozenHead.apply(hidden, head, targets)  # type: ignore[no-untyped-call]
+    return result
+
+
+def dense_expected_logprobs(logits: torch.Tensor, targets: SoftTargets) -> torch.Tensor:
+    """The same from the model's own logits `[P, V]`, where its head is not the fast one."""
+    wanted = torch.softmax(targets.head.logits(targets.hidden).float(), dim=1)
+    return (wanted * torch.log_softmax(logits.float(), dim=1)).sum(1)
+
+
+def _plain(head: Head, hidden: torch.Tensor, teacher: Head, states: torch.Tensor) -> torch.Tensor:
+    return dense_expected_logprobs(head.logits(hidden), SoftTargets(states, teacher))
+
+
+class _FrozenHead(torch.autograd.Function):
+    """As that of `forest.head`: d s / d h = W^T (q - p) is kept from the forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, head: Head, targets: SoftTargets) -> torch.Tensor:
+        slopes = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        values = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        for start in range(0, len(hidden), CHUNK):
+            part = slice(start, start + CHUNK)
+            into = None if slopes is None else slopes[part]
+            states = targets.hidden[part].to(hidden.device)
+            values[part] = _tiled(head, hidden[part], targets.head, states, into)
+        if slopes is not None:
+            ctx.save_for_backward(slopes)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return upstream[:, None].to(slopes.dtype) * slopes, None, None
+
+
+class _Exponentials:
+    """Sums of exp(z - m) over the tiles of a vocabulary, where m is the highest logit z so far."""
+
+    def __init__(self, hidden: torch.Tensor, width: int | None) -> None:
+        self.highest = hidden.new_full((len(hidden), 1), float("-inf"), dtype=torch.float32)
+        self.total = torch.zeros_like(self.highest)
+        self.rows = None if width is None else self.total.new_zeros(len(hidden), width)
+
+    def add(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tile's exponentials, and what earlier sums have to be multiplied with."""
+        above = torch.maximum(self.highest, logits.amax(1, keepdim=True))
+        fade = (self.highest - above).exp_()
+        weights = (logits - above).exp_()
+        self.total.mul_(fade).add_(weights.sum(1, keepdim=True))
+        self.highest = above
+        return weights, fade
+
+    def add_rows(
+        self, weights: torch.Tensor, fade: torch.Tensor, matrix: torch.Tensor, slope: torch.Tensor | None
+    ) -> None:
+        """Add the weighted rows of the head's matrix, each by the slope of its soft cap."""
+        assert self.rows is not None
+        if slope is not None:
+            weights = weights * slope
+        self.rows.mul_(fade)
+        if matrix.dtype == self.rows.dtype:
+            self.rows.addmm_(weights, matrix)
+        else:
+            self.rows += weights.to(matrix.dtype) @ matrix
+
+
+def _tiled(
+    head: Head, hidden: torch.Tensor, teacher: Head, states: torch.Tensor, slopes: torch.Tensor | None
+) -> torch.Tensor:
+    """s `[P]`; d s / d h goes into `slopes` `[P, D]`."""
+    width = None if slopes is None else hidden.shape[1]
+    own, wanted = _Exponentials(hidden, width), _Exponentials(hidden, width)
+    expected = torch.zeros_like(own.total)
+    tile = tile_of(hidden)
+    for first in range(0, len(head.weight), tile):
+        piece = head.part(first, first + tile)
+        logits = piece.logits(hidden).float()
+        weights, fade = own.add(logits)
+        towards, faded = wanted.add(teacher.part(first, first + tile).logits(states).float())
+        expected.mul_(faded).add_((towards * logits).sum(1, keepdim=True))
+        if width is not None:
+            slope = slope_of(head, logits)
+            own.add_rows(weights, fade, piece.weight, slope)
+            wanted.add_rows(towards, faded, piece.weight, slope)
+    if slopes is not None and own.rows is not None and wanted.rows is not None:
+        slopes.copy_(wanted.rows / wanted.total - own.rows / own.total).mul_(head.scale)
+    return (expected / wanted.total - own.highest - own.total.log())[:, 0]
