@@ -142,7 +142,12 @@ class Train(_Section):
     replay: float = Field(
         0.1, ge=0, le=0.5, description="Share of tokens from the base's own answers, against forgetting."
     )
-
+    replay_data: str | None = Field(
+        None, description="A file of general examples to replay instead of the base's own answers."
+    )
+    replay_loss: Literal["nll", "kl"] = Field(
+        "nll", description="What replay keeps: the answers' tokens, or at each token the base's distribution."
+    )
     temper: tuple[float, ...] = Field(
         (),
         description="Scales of the trained update to choose from on validation, the mildest that is as good: "
@@ -333,6 +338,9 @@ def parse_recipe(raw: dict[str, Any], *, base: Path, where: str = "recipe", name
             "model": _resolve_model(recipe.model, base),
             "answer_schema": _resolve(recipe.answer_schema, base),
             "documents": _resolve(recipe.documents, base),
+            "train": recipe.train.model_copy(
+                update={"replay_data": _resolve(recipe.train.replay_data, base)}
+            ),
             "grader": _resolve_grader(recipe.grader, base),
         }
     )

@@ -2,7 +2,7 @@
 
 Everyday requests (none of them a probe's) answered by the base model itself, sampled at temperature
 1, take a share of the training tokens. Self-generated replay is the cheapest known remedy for
-forgetting (arXiv 2602.20162, 2605.26097); ours has no KL term.
+forgetting (arXiv 2602.20162, 2605.26097). `train.replay_loss: kl` adds their KL term.
 """
 
 from __future__ import annotations

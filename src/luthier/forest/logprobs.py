@@ -240,7 +240,7 @@ def _forward(model: Model, layout: Layout, root: Root | None, *, forest: bool) -
 def _no_distributions(model: Model) -> ModelError:
     return ModelError(
         f"the distributions of {type(causal_lm(model)).__name__} cannot be kept: its head is not plain",
-        fix="train on its answers alone: train: {replay_loss: answers}",
+        fix="train on its answers alone: train: {replay_loss: nll}",
     )
 
 

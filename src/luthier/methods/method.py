@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 
 from luthier.chat import ChatFormat, TrainingSequence
 from luthier.examples.example import Example
+from luthier.forest.soft_targets import SoftTargets
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,16 @@ class Item:
 
     A token is *trained* where its weight is above 0 and a token precedes it: the first of a sequence is
     predicted from nothing.
+
+    Attributes:
+        where: what messages call it.
+        soft: a teacher's distributions at the trained tokens of each sequence, which then take the place of
+            the tokens themselves; empty where there is no teacher.
     """
 
     where: str
     sequences: tuple[TrainingSequence, ...]
+    soft: tuple[SoftTargets, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def tokens(self) -> int:

@@ -18,6 +18,7 @@ from luthier.grader_options import grader_kind
 from luthier.pipeline import answering, learning_curve, stages, training
 from luthier.pipeline.environment import environment
 from luthier.pipeline.models import Models
+from luthier.pipeline.replaying import replay_inputs
 from luthier.pipeline.scoring import ask_absent_judge_again, file_hash, grader_inputs, require_judge
 from luthier.pipeline.sources import Sources
 from luthier.probe_options import PROBE_NAMES, ProbeName, margin_of
@@ -121,6 +122,7 @@ class Run:
                 **self._tuned_system(),
                 **self._asked("method", "adapter", "train", "seed"),
                 **(self._asked("canaries") if self.recipe.canaries else {}),
+                **replay_inputs(self.recipe),
             }
             if self.recipe.train.select == "score":
                 inputs |= {

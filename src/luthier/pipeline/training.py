@@ -15,6 +15,7 @@ from luthier.errors import DataError
 from luthier.examples import Split
 from luthier.pipeline.live import TrainingView
 from luthier.pipeline.models import Models
+from luthier.pipeline.replaying import replay_items
 from luthier.pipeline.scoring import validation_score
 from luthier.pipeline.stages import read_split
 from luthier.pipeline.tempering import temper_adapter
@@ -80,7 +81,7 @@ def write_adapter(record: Record, recipe: Recipe, models: Models, show: Show, ke
 
     material = _gather(record, recipe, models, show)
     models.keep_tuned(material.model)
-    _tell_examples(show, material)
+    _tell_examples(show, recipe, material)
     planned = _plan(record, recipe, material, key)
     _tell_estimate(show, recipe, planned.estimate)
     summary = _train(record, recipe, models, show, material, planned, key)
@@ -131,7 +132,7 @@ def _gather(record: Record, recipe: Recipe, models: Models, show: Show) -> Mater
     virtual = recipe.adapter.virtual_tokens if recipe.adapter.kind in ("prefix", "prompt") else 0
     _refuse_too_long([*items, *held], models.context_limit(), virtual)
     items += _canaries(recipe, models, system)
-    replayed = _replay(recipe, models, show, items)
+    replayed = replay_items(recipe, models, show, beside=items)
     general = _general(models, show) if recipe.train.temper else []
     model = attach_adapter(loaded, recipe.adapter, seed=recipe.seed)
     return Material(split, model, method, items, replayed, held, general)
@@ -159,18 +160,6 @@ def _refuse_too_long(items: Sequence[Item], limit: int | None, virtual: int) -> 
                 where=item.where,
                 fix="shorten or split it; Luthier never cuts examples silently",
             )
-
-
-def _replay(recipe: Recipe, models: Models, show: Show, items: Sequence[Item]) -> list[Item]:
-    """Answers of the base model that take `train.replay` of the training tokens."""
-    from luthier.candidates.replay import REQUESTS, base_replay
-
-    share = recipe.train.replay
-    if not share:
-        return []
-    tokens = int(sum(item.tokens for item in items) * share / (1 - share))
-    with show.task("replay: base model's own answers", len(REQUESTS)) as advance:
-        return base_replay(models.base().model, models.chat, models.identity, tokens=tokens, advance=advance)
 
 
 def _general(models: Models, show: Show) -> list[Item]:
@@ -203,14 +192,15 @@ def _plan(record: Record, recipe: Recipe, material: Material, key: str) -> Plann
     return planned
 
 
-def _tell_examples(show: Show, material: Material) -> None:
+def _tell_examples(show: Show, recipe: Recipe, material: Material) -> None:
     from luthier.stats import detectable_difference
 
     count = len(material.split.test)
     smallest = detectable_difference(count)
     shown = "no difference" if smallest is None else f"a difference of about {100 * smallest:.0f} points"
     show.note(f"{count} held-out examples can show {shown} (80% power)")
-    more = f" and {len(material.replayed)} answers of the base model" if material.replayed else ""
+    what = "answers of the base model" if recipe.train.replay_data is None else "general examples"
+    more = f" and {len(material.replayed)} {what}" if material.replayed else ""
     canaries = len(material.items) - len(material.split.train)
     more += f", and {canaries} made-up sentences" if canaries else ""
     show.note(f"training on {len(material.split.train)} examples{more}")

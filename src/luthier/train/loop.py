@@ -251,7 +251,11 @@ def validation_loss(
 def _summed_loss(model: Model, method: Method, items: Sequence[Item]) -> torch.Tensor:
     sequences = [sequence for item in items for sequence in item.sequences]
     needed = [row for item in items for row in item.flags]
-    values = iter(logprobs(model, [list(sequence.ids) for sequence in sequences], needed=needed))
+    soft = [teacher for item in items for teacher in item.soft or [None] * len(item.sequences)]
+    ids = [list(sequence.ids) for sequence in sequences]
+    values = iter(
+        logprobs(model, ids, needed=needed, soft=soft if any(item.soft for item in items) else None)
+    )
     return method.loss(items, [[next(values) for _ in item.sequences] for item in items])
 
 
