@@ -21,7 +21,7 @@ from luthier.models.kept import kept
 from luthier.probes.finding import judge_loss
 from luthier.probes.suites import ChoiceItem
 from luthier.progress import Advance
-from luthier.stats import compare
+from luthier.stats import compare, stand
 
 Logps = list[list[float]]
 SHOWN = 5
@@ -62,7 +62,7 @@ def report_forgetting(
         [int(np.argmax(row)) == item.right for item, row in zip(items, tuned, strict=True)]
     )
     comparison = compare(p_tuned, p_base, seed=seed)
-    one_sided = compare(p_tuned, p_base, seed=seed, confidence=0.90)
+    one_sided = stand(p_tuned, p_base, margin=margin, seed=seed)
     loss = None if comparison.difference is None else -comparison.difference
     least = None if one_sided.high is None else -one_sided.high
     most = None if one_sided.low is None else -one_sided.low

@@ -19,7 +19,7 @@ from luthier.models.kept import kept
 from luthier.own_words import own_answers
 from luthier.probes.finding import judge_loss
 from luthier.progress import Advance
-from luthier.stats import compare
+from luthier.stats import compare, stand
 
 TOKENS = 48
 SHOWN = 3
@@ -76,7 +76,7 @@ def report_own_text(texts: Texts, tuned: Sequence[float], *, margin: float, seed
     """The content of `probes/own_text.json`; base and tuned are losses, so higher is worse."""
     base = [text["nll"] for text in texts]
     comparison = compare(tuned, base, seed=seed)
-    one_sided = compare(tuned, base, seed=seed, confidence=0.90)
+    one_sided = stand(tuned, base, margin=margin, seed=seed)
     finding = judge_loss(comparison.difference, one_sided.low, one_sided.high, margin)
     rise = np.array(tuned) - np.array(base)
     return {
