@@ -1,8 +1,9 @@
-"""The commands: `python -m bench [WORKLOAD ...]`, `... learning-rate` and `... adapter-kinds`."""
+"""The commands: `python -m bench [WORKLOAD ...]`, and the studies, each with its own name."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import signal
 import sys
 import time
@@ -17,20 +18,20 @@ from bench.sides import Options, kind_of
 from bench.workload import ChoiceWorkload, TrainingWorkload, WritingWorkload
 
 MODEL = "smollm2-135m"
+STUDIES = {
+    "learning-rate": "bench.learning_rate.command",
+    "adapter-kinds": "bench.adapter_kinds",
+    "claims": "bench.claims.command",
+    "remedies": "bench.remedies",
+}
 MODEL_NAME = "SmolLM2-135M-Instruct"
 
 
 def main() -> int:
     """Measure, print the report, write it where asked; 1 when a gate fails or a worker dies."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers end and their folder goes
-    if sys.argv[1:2] == ["learning-rate"]:
-        from bench.learning_rate.command import main as learning_rate
-
-        return learning_rate(sys.argv[2:])
-    if sys.argv[1:2] == ["adapter-kinds"]:
-        from bench.adapter_kinds import main as adapter_kinds
-
-        return adapter_kinds(sys.argv[2:])
+    if study := STUDIES.get("".join(sys.argv[1:2])):
+        return int(importlib.import_module(study).main(sys.argv[2:]))
     parser = _parser()
     given = parser.parse_args()
     unknown = [name for name in given.workloads if name not in WORKLOADS]
@@ -69,8 +70,8 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Luthier against its peers. Other commands: `python -m bench learning-rate --help`, "
-        "`python -m bench adapter-kinds --help`.",
+        description="Luthier against its peers. Studies have commands of their own: "
+        + ", ".join(f"`python -m bench {name} --help`" for name in STUDIES),
     )
     parser.add_argument(
         "workloads", nargs="*", metavar="WORKLOAD", help=f"of: {', '.join(WORKLOADS)}; default all"

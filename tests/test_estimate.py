@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -404,22 +405,27 @@ def tickets(chat: ChatFormat, count: int) -> list[Item]:
     return SFT().items(examples, chat, system)
 
 
-def unshared(count: int) -> list[Item]:
-    """As workload W1: 30 to 600 tokens, half of them trained, nothing shared."""
+def drawn(count: int, *, shared: int, least: int, most: int) -> list[Item]:
+    """Rows of `least` to `most` tokens after `shared` common ones; half of each row's own are trained."""
     dice = random.Random(0)
+    prefix = [dice.randrange(1000, 40000) for _ in range(shared)]
     items = []
     for i in range(count):
-        ids = tuple(dice.randrange(1000, 40000) for _ in range(dice.randint(30, 600)))
-        items.append(
-            Item(
-                f"row {i}", (TrainingSequence(ids, tuple(float(2 * k > len(ids)) for k in range(len(ids)))),)
-            )
-        )
+        own = [dice.randrange(1000, 40000) for _ in range(dice.randint(least, most))]
+        weights = [0.0] * shared + [float(2 * k > len(own)) for k in range(len(own))]
+        items.append(Item(f"row {i}", (TrainingSequence((*prefix, *own), tuple(weights)),)))
     return items
 
 
+WORKLOADS = {
+    "w1": partial(drawn, 32, shared=0, least=30, most=600),
+    "w2b": partial(drawn, 64, shared=350, least=50, most=70),
+    "w7": partial(drawn, 16, shared=0, least=512, most=512),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("workload", ["w1", "w2a"])
+@pytest.mark.parametrize("workload", ["w1", "w2a", "w2b", "w7"])
 def test_estimates_are_within_a_quarter_of_what_happens(
     workload: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -427,7 +433,7 @@ def test_estimates_are_within_a_quarter_of_what_happens(
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", float("inf"))
     loaded = load_model("smollm2-135m", device="cpu")
     chat = ChatFormat(loaded.tokenizer)
-    items = unshared(32) if workload == "w1" else tickets(chat, 64)
+    items = tickets(chat, 64) if workload == "w2a" else WORKLOADS[workload]()
     held = items[:4]
     model = attach_adapter(loaded, Adapter(), seed=0)
     asked = Train(epochs=1, batch_tokens=8 * sum(i.tokens for i in items) // len(items))
