@@ -31,11 +31,11 @@ ROWS: Forest = [
 # what shares; the rest of the architectures falls back
 SHARED = (
     "afmoe apertus arcee aria_text axk1 beam bert bert-generation biogpt bitnet cohere cohere2 "
-    "cohere2_moe cohere_compass_text ctrl cwm deepseek_v2 deepseek_v3 dots1 emu3 ernie "
+    "cohere2_moe cohere_compass_text ctrl cwm dbrx deepseek_v2 deepseek_v3 dots1 electra emu3 ernie "
     "ernie4_5 ernie4_5_moe exaone4 exaone_moe flex_olmo flint fuyu gemma gemma2 gemma3 gemma3_text "
-    "gemma4 gemma4_text gemma4_unified gemma4_unified_text glm glm4 glm4_moe glm4_moe_lite gpt-sw3 gpt2 "
-    "gpt_bigcode gpt_neox gpt_oss granite granite_swa granitemoe granitemoe_swa granitemoeshared helium "
-    "hunyuan_v1_dense hunyuan_v1_moe hy_v3 hyperclovax internlm3 iquestcoder jais2 jetmoe kolibri1 "
+    "gemma3n_text gemma4 gemma4_text gemma4_unified gemma4_unified_text glm glm4 glm4_moe glm4_moe_lite "
+    "gpt-sw3 gpt2 gpt_bigcode gpt_neox gpt_oss granite granite_swa granitemoe granitemoe_swa "
+    "granitemoeshared helium hunyuan_v1_dense hunyuan_v1_moe hy_v3 hyperclovax internlm3 iquestcoder jais2 jetmoe kolibri1 "
     "laguna llama longcat_flash mellum mimo_v2_flash minicpm3 minimax_m2 minimax_m3_vl_text ministral "
     "ministral3 mistral mixtral mllama modernbert-decoder moss_transcribe_diarize nanochat olmo olmo2 "
     "olmo3 olmoe opt persimmon phi phi3 phi4_multimodal qwen2 qwen2_moe qwen3 qwen3_moe roc_bert "
@@ -45,6 +45,7 @@ SHARING = set(SHARED.split())
 NO_TEXT_ALONE = "its configuration alone makes no language model"
 NOT_BUILT = {
     "blt": "sizes of its byte patches do not follow from its configuration",
+    "dots3_note": "its text part is tried alone, as dots3_note_text",
     "gemma3n": "its images need another library",
     "gemma4_assistant": "it drafts for another model, whose states it takes",
     "gemma4_unified_assistant": "it drafts for another model, whose states it takes",
