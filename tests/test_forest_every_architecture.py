@@ -35,11 +35,11 @@ SHARED = (
     "ernie4_5 ernie4_5_moe exaone4 exaone_moe flex_olmo flint fuyu gemma gemma2 gemma3 gemma3_text "
     "gemma3n_text gemma4 gemma4_text gemma4_unified gemma4_unified_text glm glm4 glm4_moe glm4_moe_lite "
     "gpt-sw3 gpt2 gpt_bigcode gpt_neox gpt_oss granite granite_swa granitemoe granitemoe_swa "
-    "granitemoeshared helium hunyuan_v1_dense hunyuan_v1_moe hy_v3 hyperclovax internlm3 iquestcoder jais2 jetmoe kolibri1 "
-    "laguna llama longcat_flash mellum mimo_v2_flash minicpm3 minimax_m2 minimax_m3_vl_text ministral "
-    "ministral3 mistral mixtral mllama modernbert-decoder moss_transcribe_diarize nanochat olmo olmo2 "
-    "olmo3 olmoe opt persimmon phi phi3 phi4_multimodal qwen2 qwen2_moe qwen3 qwen3_moe roc_bert "
-    "seed_oss smollm3 solar_open starcoder2 vaultgemma whisper youtu "
+    "granitemoeshared helium hunyuan_v1_dense hunyuan_v1_moe hy_v3 hyperclovax internlm3 iquestcoder "
+    "jais2 jetmoe kolibri1 laguna llama longcat_flash mellum mimo_v2_flash minicpm3 minimax_m2 "
+    "minimax_m3_vl_text ministral ministral3 mistral mixtral mllama modernbert-decoder "
+    "moss_transcribe_diarize nanochat olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phi4_multimodal qwen2 "
+    "qwen2_moe qwen3 qwen3_moe roc_bert seed_oss smollm3 solar_open starcoder2 vaultgemma whisper youtu "
 )
 SHARING = set(SHARED.split())
 NO_TEXT_ALONE = "its configuration alone makes no language model"
