@@ -172,7 +172,11 @@ def check(sequences: Forest, kind: Kind, dtype: torch.dtype = torch.float32, see
     assert got.dtype == dtype
     assert got.shape == (1, tokens, kind.heads * kind.groups, kind.value_width)
     tolerance = TOLERANCE[dtype]
-    assert largest_difference(got, expected) <= tolerance * largest(expected)
+    # values that cancel in their mean leave the rounding of values
+    size = max(
+        largest(expected), 0.1 * largest(inputs["value"]), 0.1 * largest(inputs.get("trunk value", got))
+    )
+    assert largest_difference(got, expected) <= tolerance * size
     upstream = torch.randn(got.shape, generator=torch.Generator().manual_seed(seed + 1)).to(dtype)
     slopes = torch.autograd.grad(got, list(inputs.values()), upstream)
     wanted = torch.autograd.grad(expected, list(inputs.values()), upstream.double())
