@@ -412,6 +412,8 @@ def test_reads_every_part_of_a_whole_record(record: Record) -> None:
         "overfitting",
         "kl",
         "calibration",
+        "scores by slice",
+        "what a person says of the answers",
     }
 
 

@@ -145,7 +145,7 @@ def test_the_exit_code_is_the_decision(
     keys = ("difference", "low", "high", "p_adjusted")
     for pair in scores["paired"]:
         pair |= dict(zip(keys, found["gain"], strict=True))
-    write_json(folder / "scores.json", scores)
+    write_json(folder / "scores.json", scores | {"constant": None})
     for name in ("forgetting", "own_text"):
         probe = json.loads((folder / f"probes/{name}.json").read_text())
         write_json(folder / f"probes/{name}.json", probe | {"finding": found["finding"]})

@@ -159,6 +159,83 @@ def test_a_comparison_for_other_programs(tmp_path: Path) -> None:
     )
     suite = ElementTree.fromstring(write_comparison(result, Format.junit))
     assert [child.tag for child in suite[0]] == ["failure"]
+    assert [child.tag for child in suite[1]] == ["skipped"]  # decides nothing
+    assert suite.attrib | {"tests": "2", "failures": "1", "skipped": "1"} == suite.attrib
     text = write_comparison(result, Format.markdown)
     assert "## Worse: -41.7" in text
-    assert "| 'good' answered as 'bad' | 10 | 60 | &lt; 0.001 |" in text
+    assert "| 'good' answered as 'bad' | 10 | 60 | 0 | +41.7 [" in text
+    assert "\nWorse: 'good' answered as 'bad' (10 then, 60 now)." in text
+
+
+# --- the parts: kinds of failure and slices ---------------------------------------------------------
+
+
+def give_slices(record: Record, values: list[str], recipe: bool = True) -> None:
+    rows = record.read_jsonl("data/test.jsonl")
+    fields = [{**row, "fields": {"region": value}} for row, value in zip(rows, values, strict=True)]
+    write_jsonl(record / "data/test.jsonl", fields)
+    if recipe:
+        (record / "recipe.yaml").write_text("model: m\ndata: data.jsonl\nslices: [region]\n")
+
+
+def test_slices_show_what_else_moved(tmp_path: Path) -> None:
+    """North goes from 0 of 20 to 20 of 20, south from 30 of 30 to 18 of 30; east is too small to test."""
+    old = write_run(tmp_path / "old", [0.0] * 20 + [1.0] * 30 + [1.0] * 5)
+    new = write_run(tmp_path / "new", [1.0] * 20 + [0.0] * 12 + [1.0] * 18 + [0.0] * 5)
+    give_slices(old, ["north"] * 20 + ["south"] * 30 + ["east"] * 5)
+    result = compare_runs(old, new)
+    rows = {row["value"]: row for row in result["slices"]}
+    told = {name: (row["n"], row["old"], row["new"], row["changed"]) for name, row in rows.items()}
+    assert told == {
+        "north": (20, 0.0, 1.0, "better"),
+        "south": (30, 1.0, 0.6, "worse"),
+        "east": (5, 1.0, 0.0, None),
+    }
+    south = rows["south"]
+    assert south["difference"] == pytest.approx(-0.4)
+    assert south["low"] < south["difference"] < south["high"]
+    assert south["p"] == pytest.approx(2**-12)  # mid-p of 12 to none is 2^-12; Holm leaves the larger
+    assert rows["east"]["p"] is None
+    text = write_comparison(result, Format.markdown)
+    assert "\nMended: region north (0.0% then, 100.0% now).\n" in text
+    assert "| region: south | 30 | 100.0% | 60.0% | -40.0 [" in text
+    suite = ElementTree.fromstring(write_comparison(result, Format.junit))
+    tags = {case.get("name"): case[0].tag for case in suite}
+    assert (tags["slice region: north"], tags["slice region: south"]) == ("system-out", "skipped")
+
+
+def test_kinds_are_those_of_the_old_report_and_of_both_runs_together(tmp_path: Path) -> None:
+    old = write_run(tmp_path / "old", [0.0] * 2 + [1.0] * 50)
+    new = write_run(tmp_path / "new", [1.0] * 52)
+    assert compare_runs(old, new)["kinds"] == []  # twice in all is no kind
+    name = "'good' answered as 'bad'"
+    write_json(old / "failures.json", {"tuned": {"kinds": [{"kind": name}]}})
+    (kind,) = compare_runs(old, new)["kinds"]
+    assert (kind["kind"], kind["known"]) == (name, True)
+    assert (kind["n"], kind["old"], kind["new"], kind["mended"]) == (52, 2, 0, 2)
+    assert kind["difference"] == pytest.approx(-2 / 52)
+    assert kind["changed"] is None  # mid-p of two to none is 1/4
+
+
+def test_kinds_of_one_source_count_once(tmp_path: Path) -> None:
+    old = write_run(tmp_path / "old", [0.0] * 12 + [1.0] * 48, group=12)
+    new = write_run(tmp_path / "new", [1.0] * 60, group=12)
+    (kind,) = compare_runs(old, new)["kinds"]
+    assert (kind["old"], kind["new"], kind["changed"]) == (12, 0, None)
+
+
+def test_no_kind_is_mended_where_two_runs_differ_by_chance_alone(tmp_path: Path) -> None:
+    """Answers are wrong by a coin, and in one of six ways: 40 pairs of runs, few of which find anything."""
+    dice = random.Random(3)
+    found = 0
+    for number in range(40):
+        runs = []
+        for side in ("old", "new"):
+            record = write_run(tmp_path / f"{side}{number}", [float(dice.random() < 0.5) for _ in range(60)])
+            rows = record.read_jsonl("predictions/tuned.jsonl")
+            for row in rows:
+                row["detail"]["label"] = "good" if row["score"] else dice.choice("abcdef")
+            write_jsonl(record / "predictions/tuned.jsonl", rows)
+            runs.append(record)
+        found += any(kind["changed"] for kind in compare_runs(*runs)["kinds"])
+    assert found <= 6  # at most 5% each: 7 or more of 40 happens once in 300

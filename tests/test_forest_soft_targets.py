@@ -10,7 +10,6 @@ import pytest
 import torch
 from forests import SHAPES, Forest, forests
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from tiny_models import plain_logprobs, relative_error, tiny, with_lora
 
 from luthier.errors import ModelError

@@ -58,6 +58,7 @@ def test_accepts_every_documented_key(tmp_path: Path) -> None:
         "train": str(tmp_path / "tickets.jsonl"),
         "validation": None,
         "test": None,
+        "extra": None,
     }
     assert recipe.candidates == ("prompt", "few_shot", "retrieval", "scratch", "tuned")
     assert (recipe.adapter.kind, recipe.adapter.rank, recipe.train.learning_rate) == ("lora", 16, "auto")
@@ -80,6 +81,7 @@ def test_sides_can_be_files_of_their_own() -> None:
         "train": "/home/ada/a.jsonl",
         "validation": "/home/ada/b.csv",
         "test": "/data/c.jsonl",
+        "extra": None,
     }
 
 

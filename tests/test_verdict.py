@@ -375,3 +375,71 @@ def test_no_confidence_is_null_not_zero(made: Made) -> None:
 def test_no_scores_no_verdict(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="luthier evaluate"):
         decide(Record(tmp_path), Gates())
+
+
+# --- null cases -------------------------------------------------------------------------------------
+
+
+def fixed(difference: float, p: float, half: float = 0.05) -> dict[str, Any]:
+    low, high = difference - half, difference + half
+    told = {"difference": difference, "low": low, "high": high, "p": p, "n": 100}
+    return {"answer": '{"mood": "good"}', "score": 0.9 - difference, **told}
+
+
+def decide_with(made: Made, **changes: Any) -> dict[str, Any]:
+    """Decided on the scores of the last decision with some keys changed."""
+    made.decide()
+    write_json(made.record / "scores.json", made.record.read_json("scores.json") | changes)
+    return decide(made.record, Gates())
+
+
+def test_a_gain_over_every_candidate_that_one_fixed_answer_has_too_is_none(made: Made) -> None:
+    """The base does not know the form of the answers, tuned has learnt that and nothing else."""
+    assert decide_with(made, constant=fixed(0.3, 0.0001))["decision"] == "ship"
+    verdict = decide_with(made, constant=fixed(0.03, 0.4))
+    assert (verdict["decision"], verdict["recommended"]) == ("inconclusive", "few_shot")
+    assert (
+        'tuned minus one fixed answer (\'{"mood": "good"}\', whatever is asked): +3.0%'
+        in (gate(verdict)["reason"])
+    )
+    assert decide_with(made, constant=fixed(-0.1, 0.4))["decision"] == "do_not_ship"
+    assert decide_with(made, constant=None)["decision"] == "ship"
+
+
+@pytest.mark.parametrize(
+    ("score", "low", "decision"),
+    [(1.0, 0.85, "do_not_ship"), (0.99, 0.9, "do_not_ship"), (0.97, 0.9, "inconclusive")],
+)
+def test_an_alternative_that_solves_the_task_leaves_nothing_to_gain(
+    made: Made, score: float, low: float, decision: str
+) -> None:
+    made.pairs["few_shot"] = pair("tuned", "few_shot", 0.0, 1.0, half=0.1)
+    made.decide()
+    candidates = made.record.read_json("scores.json")["candidates"]
+    candidates["few_shot"] |= {"score": score, "low": low}
+    verdict = decide_with(made, candidates=candidates)
+    assert verdict["decision"] == decision
+    assert ("no gain of 2.0% is possible" in gate(verdict)["reason"]) == (decision == "do_not_ship")
+
+
+def test_a_handful_of_right_answers_does_not_show_that_the_task_is_solved(made: Made) -> None:
+    made.pairs["few_shot"] = pair("tuned", "few_shot", 0.0, 1.0, half=0.3)
+    made.decide()
+    candidates = made.record.read_json("scores.json")["candidates"]
+    candidates["few_shot"] |= {"score": 1.0, "low": 0.68}  # 8 of 8
+    assert decide_with(made, candidates=candidates)["decision"] == "inconclusive"
+
+
+@pytest.mark.parametrize(("alike", "decision"), [(5, "ship"), (6, "inconclusive")])
+def test_more_than_a_few_near_duplicates_across_the_sides_leave_it_open(
+    made: Made, alike: int, decision: str
+) -> None:
+    for side in ("train", "test"):
+        write_jsonl(made.record / f"data/{side}.jsonl", [{"file": side, "line": i} for i in range(100)])
+    leak = LEAK | {"severity": "warning"}
+    across = [[{"file": side, "line": i} for side in ("train", "test")] for i in range(alike)]
+    within = [[{"file": "test", "line": i} for i in (50, 51)]]  # the test side's own affair
+    made.audit([leak | {"examples": examples} for examples in (*across, *within)])
+    verdict = made.decide()
+    assert verdict["decision"] == decision
+    assert f"{alike} of 100 held-out examples are nearly the same" in gate(verdict, "data")["reason"]

@@ -6,19 +6,22 @@ matched by their content, so that only those are compared that both runs were as
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from luthier.errors import RecordError
-from luthier.failures import failures_of
-from luthier.recipe import load_recipe
+from luthier.failures import failures_by_field, rest_of
+from luthier.recipe import Recipe, load_recipe
 from luthier.record import Record
+from luthier.slices import MIN_PAIRS, slice_value
 from luthier.stats import compare, holm, stand
 
 Rows = Sequence[Mapping[str, Any]]
 Decision = Literal["better", "no_worse", "worse", "undecided"]
 ALPHA = 0.05
 SHOWN = 5
+LEAST = 3  # a kind that happened once or twice in both runs together shows nothing
 
 
 def compare_runs(
@@ -35,7 +38,11 @@ def compare_runs(
         `decision`: `better` (a significant gain), `no_worse` (a loss of `margin` or more is ruled out),
         `worse` (the loss is significant), `undecided`; `old` and `new` (candidate, score); `difference`,
         `low`, `high`, `p`, `n`, `margin`; `only_old`, `only_new` (examples that one run alone has);
-        `kinds` (failures of the old run with how often they happen now, p adjusted by Holm);
+        `kinds` (failures of either run by kind: `kind`, `known` (one of the old run's `failures.json`), `n`,
+        `old` and `new` (how many examples), `mended` (of the old ones), `difference` in share of examples,
+        `low`, `high`, `p`, `changed`); `slices` (`field`, `value`, `n`, `old`, `new` (scores), `difference`,
+        `low`, `high`, `p`, `changed`), by the fields that either recipe names. `p` of each family is
+        adjusted by Holm, and `changed` is `better`, `worse`, or None where that is not sure;
         `lost` and `gained` (answers that changed most).
 
     Raises:
@@ -57,10 +64,12 @@ def compare_runs(
     before, after = ([table[key] for key in shared] for table in tables)
     a, b = [row["score"] for row in after], [row["score"] for row in before]
     clusters = _clusters(old, before)
-    recipe = load_recipe(new / "recipe.yaml")
+    recipes = [load_recipe(record / "recipe.yaml") for record in (old, new)]
+    recipe = recipes[1]
     allowed = margin if margin is not None else (recipe.gates.min_gain or 0.02)
     result = compare(a, b, clusters=clusters, seed=recipe.seed)
     standing = stand(a, b, margin=allowed, clusters=clusters, seed=recipe.seed)
+    named = _named_kinds(old, names[0])
     return {
         "decision": _decide(result, standing.finding),
         "old": {"run": old.path.name, "candidate": names[0], "score": sum(b) / len(b)},
@@ -76,7 +85,8 @@ def compare_runs(
         "one_sided_low": standing.low,
         "only_old": len(tables[0]) - len(shared),
         "only_new": len(tables[1]) - len(shared),
-        "kinds": _kinds(before, after),
+        "kinds": _kinds(before, after, named, clusters, recipe.seed),
+        "slices": _slices(before, after, _fields(old), recipes, clusters, recipe.seed),
         **_moved(before, after),
     }
 
@@ -121,20 +131,93 @@ def _clusters(record: Record, rows: Rows) -> list[str] | None:
     return [groups.get(row["id"]) or f"alone:{row['id']}" for row in rows]
 
 
-def _kinds(before: Rows, after: Rows) -> list[dict[str, Any]]:
-    """Each kind of failure of either run: how often then and now, on the same examples."""
-    old, new = ([set(failures_of(row)) for row in rows] for rows in (before, after))
-    kinds = sorted({kind for found in (*old, *new) for kind in found})
-    rows: list[dict[str, Any]] = []
-    for kind in kinds:
-        was, now = ([kind in found for found in side] for side in (old, new))
-        if sum(was) + sum(now) < 3:
-            continue
-        p = compare([float(x) for x in now], [float(x) for x in was]).p
-        rows.append({"kind": kind, "old": sum(was), "new": sum(now), "p": p})
-    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row["p"] = p
-    return sorted(rows, key=lambda row: (row["p"] or 1.0, -abs(row["new"] - row["old"])))
+def _named_kinds(record: Record, candidate: str) -> set[str]:
+    """The kinds of failure that a run's report names."""
+    try:
+        found = record.read_json("failures.json").get(candidate, {})
+    except RecordError:
+        return set()
+    return {kind["kind"] for kind in found.get("kinds", ())}
+
+
+def _kinds(
+    before: Rows, after: Rows, named: set[str], clusters: list[str] | None, seed: int
+) -> list[dict[str, Any]]:
+    """Each kind of failure of either run: how often then and now, on the same examples.
+
+    Kinds are chosen by how often they happened in both runs together: chosen by the old run alone, those
+    that were bad luck there would look mended in any new one.
+    """
+    found = [[failures_by_field(row) for row in rows] for rows in (before, after)]
+    counts = Counter(failure for side in found for failures in side for failure in failures)
+
+    def name_of(field: str, said: str) -> str:
+        return said if counts[field, said] >= LEAST or said in named else rest_of(field)
+
+    old, new = ([{name_of(*failure) for failure in failures} for failures in side] for side in found)
+    totals = Counter(kind for side in (old, new) for kinds in side for kind in kinds)
+    rows = []
+    for kind in sorted(kind for kind, total in totals.items() if total >= LEAST or kind in named):
+        was, now = ([float(kind in kinds) for kinds in side] for side in (old, new))
+        rows.append(
+            {
+                "kind": kind,
+                "known": kind in named,
+                **_change(now, was, clusters, seed),
+                "old": int(sum(was)),
+                "new": int(sum(now)),
+                "mended": sum(x > y for x, y in zip(was, now, strict=True)),
+            }
+        )
+    return sorted(_adjusted(rows, good=-1), key=lambda row: (row["p"] or 1.0, -abs(row["new"] - row["old"])))
+
+
+def _fields(record: Record) -> dict[str, Mapping[str, Any]]:
+    """The other columns of the held-out examples, by id."""
+    try:
+        return {row["id"]: row.get("fields") or {} for row in record.read_jsonl("data/test.jsonl")}
+    except RecordError:
+        return {}
+
+
+def _slices(
+    before: Rows,
+    after: Rows,
+    fields: Mapping[str, Mapping[str, Any]],
+    recipes: Sequence[Recipe],
+    clusters: list[str] | None,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """The score of each slice then and now; one of fewer than 8 examples is shown but not tested."""
+    rows = []
+    for field in dict.fromkeys(name for recipe in recipes for name in recipe.slices):
+        values = [slice_value(fields.get(row["id"], {}), field) for row in before]
+        for value in sorted({value for value in values if value is not None}):
+            places = [i for i, found in enumerate(values) if found == value]
+            was, now = ([side[i]["score"] for i in places] for side in (before, after))
+            own = None if clusters is None else [clusters[i] for i in places]
+            change = _change(now, was, own, seed)
+            means = {"old": sum(was) / len(was), "new": sum(now) / len(now)}
+            untested = {"p": None} if len(places) < MIN_PAIRS else {}
+            rows.append({"field": field, "value": value, **change, **means, **untested})
+    return _adjusted(rows, good=1)
+
+
+def _change(now: list[float], was: list[float], clusters: list[str] | None, seed: int) -> dict[str, Any]:
+    result = compare(now, was, clusters=clusters, seed=seed)
+    return {key: getattr(result, key) for key in ("n", "difference", "low", "high", "p")}
+
+
+def _adjusted(rows: list[dict[str, Any]], *, good: int) -> list[dict[str, Any]]:
+    """Rows with `p` adjusted by Holm and `changed`; `good` is the sign of a change for the better."""
+    adjusted = holm([row["p"] for row in rows])
+    return [{**row, "p": p, "changed": _changed(row, p, good)} for row, p in zip(rows, adjusted, strict=True)]
+
+
+def _changed(row: Mapping[str, Any], p: float | None, good: int) -> Literal["better", "worse"] | None:
+    if p is None or p > ALPHA:
+        return None
+    return "better" if row["difference"] * good > 0 else "worse"
 
 
 def _moved(before: Rows, after: Rows) -> dict[str, Any]:

@@ -64,8 +64,18 @@ def find_failures(rows: Rows, train: Sequence[Example]) -> dict[str, Any]:
 
 def failures_of(row: Mapping[str, Any]) -> list[str]:
     """The kinds of one graded answer's failures, in words; none where it is right or unscored."""
+    return sorted({said for _, said in failures_by_field(row)})
+
+
+def failures_by_field(row: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """As `failures_of`, each with the field that is wrong ("": the whole answer)."""
     wrong = row["score"] is not None and row["score"] < 1.0
-    return sorted({_say(kind) for kind in _kinds(row)}) if wrong else []
+    return {(kind[0], _say(kind)) for kind in _kinds(row)} if wrong else set()
+
+
+def rest_of(field: str) -> str:
+    """What the failures of a field are called together that have no name of their own."""
+    return _say((field, None, "other values"))
 
 
 def _kinds(row: Mapping[str, Any]) -> Iterator[Kind]:

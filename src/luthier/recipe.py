@@ -6,12 +6,11 @@ one, and resolves paths against the recipe's own folder; every stage receives pl
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -28,7 +27,6 @@ from luthier.candidate_options import (
 )
 from luthier.errors import RecipeError
 from luthier.grader_options import (
-    GRADER_TAGS,
     PYTHON,
     GraderChoice,
     GraderOptions,
@@ -37,10 +35,9 @@ from luthier.grader_options import (
 )
 from luthier.grader_options import Section as _Section
 from luthier.probe_options import ProbeChoice, ProbeGates
+from luthier.recipe_mistakes import explain_mistake, suggest_key
+from luthier.stakes_options import Abstain, Confidence, ConfidenceChoice, Stakes, demand_more, refuse_gaps
 from luthier.yaml_text import PlainYaml, StrictYaml
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 CandidateName = Literal["prompt", "few_shot", "retrieval", "scratch", "tuned"]
 TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
@@ -49,18 +46,6 @@ DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".gz")
 
 LAYERS = re.compile(r"all|last [1-9]\d*|\d+-\d+")  # which layers are trained, when not a list
 SUITES = "suites:"  # data of the public suites, as `suites:BoolQ/dev.jsonl`
-
-EXPECTED = {  # in the words of YAML rather than of Python
-    "tuple_type": "a list, such as [prompt, tuned]",
-    "model_type": "a mapping of keys",
-    "string_type": "a text: put it in quotes",
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "finite_number": "a finite number",
-}
 
 
 class DataFiles(_Section):
@@ -72,6 +57,9 @@ class DataFiles(_Section):
     train: str = Field(description="Examples to train on; split leak-safe when `test` is absent.")
     validation: str | None = Field(None, description="Examples for choosing the best epoch.")
     test: str | None = Field(None, description="Held-out examples; never trained on or shown in a prompt.")
+    extra: str | None = Field(
+        None, description="More training examples, for one edge case: they move nothing on the other sides."
+    )
 
 
 class Split(_Section):
@@ -177,13 +165,6 @@ class Train(_Section):
         return value
 
 
-class Abstain(_Section):
-    """When a request is handed to a person: a confidence threshold with a guarantee."""
-
-    risk: float = Field(0.05, gt=0, lt=1, description="Largest share of the given answers that is wrong.")
-    confidence: float = Field(0.9, gt=0.5, lt=1, description="How sure one is of that.")
-
-
 class Gates(ProbeGates):
     """What `ship` demands."""
 
@@ -202,7 +183,8 @@ class Recipe(_Section):
 
     name: str = Field("", description="Name of the run; the recipe's file name when absent.")
     model: str = Field(description="smollm2-135m (embedded), a local folder, or a hub id.")
-    data: DataFiles = Field(description="A file of examples, or {train, validation, test}.")
+    data: DataFiles = Field(description="A file of examples, or {train, validation, test, extra}.")
+    stakes: Stakes = "normal"
     system: str | None = Field(None, description="System prompt, for examples that carry none.")
     prompts: Prompts = ()
     tuned_system: TunedSystem = None
@@ -242,6 +224,7 @@ class Recipe(_Section):
     )
     gates: Gates = Gates()
     abstain: Abstain = Abstain()
+    confidence: ConfidenceChoice = Confidence()
     prices: Prices | None = Field(None, description="What requests cost, for scores in money.")
     learning_curve: bool = Field(
         False, description="Also train on a quarter and a half of the examples: would more of them help?"
@@ -250,6 +233,11 @@ class Recipe(_Section):
         (), description="Who else gets training's numbers: tensorboard, mlflow, wandb, trackio."
     )
     seed: int = Field(0, ge=0, description="Seed of the split, the order of examples and the adapter.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _high_stakes(cls, values: Any) -> Any:
+        return demand_more(values)
 
     @field_validator("data", mode="before")
     @classmethod
@@ -279,6 +267,7 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _shares(self) -> Recipe:
+        refuse_gaps(self.stakes, self.probes)
         if self.train.temper and self.adapter.kind not in ("lora", "rslora"):
             kind = self.adapter.kind
             raise ValueError(f"train.temper scales a low-rank update, and adapter.kind is {kind}")
@@ -328,7 +317,7 @@ def parse_recipe(raw: dict[str, Any], *, base: Path, where: str = "recipe", name
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
-        raise RecipeError(_explain(error), where=where, fix=_suggest(error)) from None
+        raise RecipeError(explain_mistake(error), where=where, fix=suggest_key(error, Recipe)) from None
     return recipe.model_copy(
         update={
             "name": recipe.name or name,
@@ -389,64 +378,3 @@ def _resolve_grader(value: str | GraderOptions | None, base: Path) -> str | Grad
         model = value.model and _resolve_model(value.model, base)
         return value.model_copy(update={"labels": _resolve(value.labels, base), "model": model})
     return value
-
-
-def _section_keys(location: tuple[Any, ...]) -> list[str]:
-    model: Any = Recipe
-    if location[:1] == ("grader",) and len(location) > 1:
-        model, location = GRADER_TAGS[location[1]], location[2:]
-    for part in location:
-        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
-        if field is None:
-            break
-        annotation = field.annotation
-        nested = [a for a in (annotation, *get_args(annotation)) if hasattr(a, "model_fields")]
-        if not nested:
-            break
-        model = nested[0]
-    return list(model.model_fields)
-
-
-def _first(error: ValidationError) -> ErrorDetails:
-    """A misspelt key explains a missing one, so it is told first."""
-    found = error.errors()
-    return next((detail for detail in found if detail["type"] == "extra_forbidden"), found[0])
-
-
-def _keys(location: tuple[Any, ...]) -> list[str]:
-    """The keys of the recipe on the way to a place: without pydantic's names for the members of a union."""
-    if location[:1] == ("grader",):
-        location = (*location[:1], *location[2:])
-    return [str(part) for part in location if part not in ("float", "literal['auto']")]
-
-
-def _explain(error: ValidationError) -> str:
-    first = _first(error)
-    key = ".".join(_keys(first["loc"]))
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {key!r}"
-    if first["type"] == "missing":
-        return f"missing key {key!r}"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] in EXPECTED:
-        message = f"expected {EXPECTED[first['type']]}"
-    if key == "train.learning_rate" and first["type"] == "float_parsing":
-        message = "expected a number or auto"
-    received = first.get("input")
-    shown = f" (got {received!r})" if key and not isinstance(received, dict) else ""
-    return f"{key}: {message}{shown}" if key else message
-
-
-def _suggest(error: ValidationError) -> str | None:
-    first = _first(error)
-    if first["type"] == "literal_error":
-        known = re.findall(r"'([^']+)'", first["ctx"]["expected"])
-        near = difflib.get_close_matches(str(first["input"]), known, n=1)
-        return f"did you mean {near[0]!r}?" if near else None
-    if first["type"] != "extra_forbidden":
-        return None
-    known = _section_keys(first["loc"][:-1])
-    *parents, key = _keys(first["loc"])
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    prefix = "".join(f"{p}." for p in parents)
-    return f"did you mean {prefix + near[0]!r}?" if near else f"known keys here: {', '.join(known)}"

@@ -40,7 +40,12 @@ def check_fields(examples: Sequence[Example], fields: Sequence[str]) -> None:
 
 def slice_of(example: Example, field: str) -> str | None:
     """The value of a field as text: JSON unless it is a text; None where it is absent, null or empty."""
-    value = example.fields.get(field)
+    return slice_value(example.fields, field)
+
+
+def slice_value(fields: Mapping[str, Any], field: str) -> str | None:
+    """As `slice_of`, from the other columns of an example."""
+    value = fields.get(field)
     if value is None or value == "":
         return None
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
@@ -90,9 +95,19 @@ def slice_scores(
     return {
         "scores": scores,
         "paired": paired,
-        "worse": [row for row in paired if _got_worse(row)],
+        "worse": [row for row in lost_slices(paired) if row["total"] is not None and row["total"] > 0],
         "missing": {field: sum(slice_of(example, field) is None for example in test) for field in fields},
     }
+
+
+def lost_slices(paired: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows of `paired` in which tuned is worse for sure, whatever the total; the largest loss first."""
+    lost = [
+        row
+        for row in paired
+        if row["p_adjusted"] is not None and row["p_adjusted"] <= ALPHA and row["difference"] < 0
+    ]
+    return sorted(lost, key=lambda row: (row["difference"], row["field"], row["value"], row["b"]))
 
 
 def _members(test: Sequence[Example], field: str) -> Iterator[tuple[str, list[int]]]:
@@ -144,9 +159,3 @@ def _pair(
         "p": result.p if len(both) >= MIN_PAIRS else None,
         "n": result.n,
     }
-
-
-def _got_worse(row: Mapping[str, Any]) -> bool:
-    if row["p_adjusted"] is None or row["total"] is None:
-        return False
-    return bool(row["total"] > 0 > row["difference"] and row["p_adjusted"] <= ALPHA)

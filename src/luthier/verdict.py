@@ -8,35 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Literal
 
 from luthier.errors import RecordError
+from luthier.gate import Gate
 from luthier.probe_options import ProbeName, margin_of
 from luthier.recipe import Gates, load_recipe
 from luthier.record import Record
+from luthier.stakes import demanded, worse_slices
 from luthier.stats import examples_needed
 
 ALPHA = 0.05
 LEAKS = "leaks found"
 LEAST_MARGIN = 0.02  # where any gain counts: a margin of 0 can never be shown
+SOLVED = 0.8  # lower bound: seen (nearly) always right on a handful of examples is not taken as solved
+NEAR_LEAKS = 0.05  # of the test side: fewer near-duplicates of training examples make no gain
 SUREST = 4  # the surest quarter of the answers is what nobody would check
-Outcome = Literal["better", "cheaper", "undecided", "failed"]
+Outcome = Literal["better", "cheaper", "undecided", "solved", "failed"]
+CONSTANT = "one fixed answer"
+ANSWER_CHARACTERS = 60
 CHEAPEST_FIRST = ("scratch", "prompt", "tuned", "few_shot", "retrieval")
-
-
-@dataclass(frozen=True)
-class Gate:
-    """One condition of `ship`: passed, failed, or undecided (None)."""
-
-    name: str
-    value: float | None
-    low: float | None
-    high: float | None
-    threshold: float | None
-    passed: bool | None
-    reason: str
-    unit: str | None = None
 
 
 def decide(record: Record, gates: Gates) -> dict[str, Any]:
@@ -54,10 +46,16 @@ def decide(record: Record, gates: Gates) -> dict[str, Any]:
         checks.append(_gain(scores, gates))
         checks += [gate for name in recipe.probes if (gate := _probe(record, name, gates)) is not None]
         checks.append(_sound_data(record))
+        if recipe.stakes == "high":
+            checks += demanded(record, scores, recipe, gates, _rivals(scores))
     verdict = _conclude(scores, checks, gates)
     gain = next((gate for gate in checks if gate.name == "gain"), None)
     advice = _advice(scores, gain, gates, recipe.split.test if recipe.data.test is None else None)
+    if recipe.stakes == "high":
+        verdict["stakes"], advice = "high", None  # the gate on power says it
+        verdict["headline"] += " Held to high stakes."
     verdict["reasons"] += [advice] if advice else []
+    verdict["reasons"] += worse_slices(scores)
     verdict["confident_and_wrong"] = _confident_and_wrong(record, verdict["recommended"])
     return verdict
 
@@ -67,26 +65,29 @@ def _gain(scores: Mapping[str, Any], gates: Gates) -> Gate:
 
     To beat the best alternative is to beat them all: which one is best is not known, only which scored
     best here. Each must be beaten by `min_gain` with significance after Holm, or be matched at a lower cost.
+    So must the best fixed answer: to have learnt the form of the answers is no gain.
     """
     judge = scores.get("judge")
     if judge is not None and not judge["gates"]:
         return Gate("gain", None, None, None, gates.min_gain, None, judge["gates_reason"])
-    pairs = sorted(_against_tuned(scores), key=lambda pair: pair["difference"] or 0.0)
-    if not pairs:
+    if not _against_tuned(scores):
         return Gate("gain", None, None, None, gates.min_gain, None, "there is no alternative to compare with")
+    pairs = sorted(_rivals(scores), key=lambda pair: pair["difference"] or 0.0)
     for pair in pairs:
         if pair["difference"] is None:
             reason = f"{pair['b']} cannot be compared: no held-out example was scored for both"
             return Gate("gain", None, None, None, gates.min_gain, None, reason)
-    outcomes = [_outcome(pair, _cost_ratio(scores, pair["b"]), gates) for pair in pairs]
-    place = next((outcomes.index(o) for o in ("failed", "undecided") if o in outcomes), 0)
+    outcomes = [_outcome(pair, scores, gates) for pair in pairs]
+    place = next((outcomes.index(o) for o in ("failed", "solved", "undecided") if o in outcomes), 0)
     pair, outcome = pairs[place], outcomes[place]
-    named = f"{pair['b']}, its best alternative" if place == 0 else pair["b"]
+    named = f"{pair['b']}, its best alternative" if place == 0 and pair["b"] != CONSTANT else pair["b"]
+    if pair["b"] == CONSTANT:
+        named += f" ({' '.join(pair['answer'].split())[:ANSWER_CHARACTERS]!r}, whatever is asked)"
     gain, low, high = pair["difference"], pair["low"], pair["high"]
     bounds = "" if low is None or high is None else f" [{low:+.1%}, {high:+.1%}]"
     said = f"tuned minus {named}: {gain:+.1%}{bounds}, p {_p(pair)}; {_why(outcome, pair, scores, gates)}"
     threshold = -gates.min_gain if outcome == "cheaper" else gates.min_gain
-    passed = {"failed": False, "undecided": None}.get(outcome, True)
+    passed = {"failed": False, "solved": False, "undecided": None}.get(outcome, True)
     return Gate("gain", gain, low, high, threshold, passed, said)
 
 
@@ -94,9 +95,16 @@ def _against_tuned(scores: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [pair for pair in scores["paired"] if pair["a"] == "tuned"]
 
 
-def _outcome(pair: Mapping[str, Any], ratio: float | None, gates: Gates) -> Outcome:
+def _rivals(scores: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Pairs of all that tuned has to beat: the alternatives, and the best fixed answer if one was graded."""
+    constant = scores.get("constant")
+    fixed = constant and {"a": "tuned", "b": CONSTANT, **constant, "p_adjusted": constant["p"]}
+    return [*_against_tuned(scores), *([fixed] if fixed else [])]
+
+
+def _outcome(pair: Mapping[str, Any], scores: Mapping[str, Any], gates: Gates) -> Outcome:
     """How tuned stands against one alternative; `failed` is for what the interval rules out."""
-    low, high = pair["low"], pair["high"]
+    low, high, ratio = pair["low"], pair["high"], _cost_ratio(scores, pair["b"])
     if _is_significant(pair) and pair["difference"] >= gates.min_gain:
         return "better"
     if low is None or high is None:
@@ -104,16 +112,31 @@ def _outcome(pair: Mapping[str, Any], ratio: float | None, gates: Gates) -> Outc
     cheap = ratio is not None and gates.max_cost_ratio is not None and ratio <= gates.max_cost_ratio
     if cheap and low > -gates.min_gain:
         return "cheaper"
+    if not cheap and _is_solved(scores["candidates"].get(pair["b"]), gates):
+        return "solved"
     return "failed" if high < (-gates.min_gain if cheap else gates.min_gain) else "undecided"
 
 
+def _is_solved(other: Mapping[str, Any] | None, gates: Gates) -> bool:
+    """Whether an alternative leaves no room for the gain asked for, on more than a handful of examples."""
+    if other is None or other["score"] is None or other.get("low") is None:
+        return False
+    return bool(1.0 - other["score"] < gates.min_gain and other["low"] >= SOLVED)
+
+
 def _why(outcome: Outcome, pair: Mapping[str, Any], scores: Mapping[str, Any], gates: Gates) -> str:
+    other, goal = pair["b"], f"{gates.min_gain:.1%}"
     if outcome == "better":
-        return f"at least the {gates.min_gain:.1%} asked for"
+        return f"at least the {goal} asked for"
     if outcome == "cheaper":
-        return f"no worse, at {_cost_ratio(scores, pair['b']):.0%} of its prompt tokens"
-    if outcome == "failed":
-        return f"a gain of {gates.min_gain:.1%} is ruled out"
+        return f"no worse, at {_cost_ratio(scores, other):.0%} of its prompt tokens"
+    if outcome == "solved":
+        already = f"{other} scores {scores['candidates'][other]['score']:.1%} already"
+        return f"{already}: no gain of {goal} is possible on these examples"
+    return f"a gain of {goal} is ruled out" if outcome == "failed" else _why_open(pair, gates)
+
+
+def _why_open(pair: Mapping[str, Any], gates: Gates) -> str:
     if _is_significant(pair):
         return f"real, but it may be less than the {gates.min_gain:.1%} asked for"
     if pair["difference"] <= 0:
@@ -127,6 +150,8 @@ def _is_significant(pair: Mapping[str, Any]) -> bool:
 
 def _cost_ratio(scores: Mapping[str, Any], other: str) -> float | None:
     """Prompt tokens per request of tuned over those of another; None where one is unknown."""
+    if other == CONSTANT:
+        return None
     ours, theirs = (scores["candidates"][name]["prompt_tokens"] for name in ("tuned", other))
     return ours / theirs if ours is not None and theirs else None
 
@@ -159,7 +184,28 @@ def _sound_data(record: Record) -> Gate:
         return Gate("data", len(leaks), None, None, 0, False, leaks[0]["message"], LEAKS)
     if "leakage" in broken:
         return Gate("data", None, None, None, 0, None, "the check for leakage could not run")
+    if near := _near_leaks(record, audit):
+        alike, n = near
+        said = f"{alike} of {n} held-out examples are nearly the same as training ones"
+        if alike > NEAR_LEAKS * n:
+            reason = f"{said}: what looks like a gain may be memory; take them out of one side"
+            return Gate("data", alike, None, None, math.floor(NEAR_LEAKS * n), None, reason, LEAKS)
+        return Gate("data", 0, None, None, 0, True, f"no held-out example leaks into training; {said}", LEAKS)
     return Gate("data", 0, None, None, 0, True, "no held-out example leaks into training", LEAKS)
+
+
+def _near_leaks(record: Record, audit: Mapping[str, Any]) -> tuple[int, int] | None:
+    """How many test examples are near-duplicates of training examples, of how many; None for none."""
+    found = [f for f in audit["findings"] if f["check"] == "leakage" and f.get("examples")]
+    if not found:
+        return None
+    train, test = (
+        {(row["file"], row["line"]) for row in record.read_jsonl(f"data/{side}.jsonl", needed_by="split")}
+        for side in ("train", "test")
+    )
+    groups = [{(e["file"], e["line"]) for e in finding["examples"]} for finding in found]
+    alike = set().union(*(group & test for group in groups if group & train))
+    return (len(alike), len(test)) if alike else None
 
 
 def _conclude(scores: Mapping[str, Any], checks: Sequence[Gate], gates: Gates) -> dict[str, Any]:
@@ -225,7 +271,7 @@ def _advice(
     """How many more examples would settle an undecided gain, 4 times in 5."""
     if gate is None or gate.passed is not None or gate.low is None or gate.high is None:
         return None
-    pairs = _against_tuned(scores)
+    pairs = _rivals(scores)
     n = next(pair["n"] for pair in pairs if pair["difference"] == gate.value)
     goal = max(gate.value or 0.0, gates.min_gain)
     spread = (gate.high - gate.low) / (2 * 1.96) * math.sqrt(n)  # of one pair, clusters included

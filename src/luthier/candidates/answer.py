@@ -75,3 +75,37 @@ def ask(
         )
         for key, result in zip(prompts, generated, strict=True)
     ]
+
+
+def sample(
+    model: Model,
+    chat: ChatFormat,
+    conversations: Mapping[str, Sequence[Mapping[str, str]]],
+    *,
+    count: int,
+    temperature: float,
+    seed: int,
+    max_new_tokens: int,
+    constraint: Constraint | None = None,
+    advance: Callable[[int], None] = lambda finished: None,
+) -> dict[str, list[str]]:
+    """`count` independent answers to each conversation, by example id; their prompts are computed once.
+
+    Args:
+        temperature: above 0.
+        seed: of the sampling; the same seed on the same machine gives the same answers.
+        advance: called with the number of answers finished.
+    """
+    prompts = [prompt for messages in conversations.values() for prompt in [chat.prompt(messages)] * count]
+    generated = generate(
+        model,
+        prompts,
+        max_new_tokens=max(max_new_tokens, 0 if constraint is None else constraint.room),
+        stop_ids=chat.stop_ids,
+        temperature=temperature,
+        seed=seed,
+        constraint=constraint,
+        advance=advance,
+    )
+    texts = [chat.decode(result.ids) for result in generated]
+    return {key: texts[i * count : (i + 1) * count] for i, key in enumerate(conversations)}

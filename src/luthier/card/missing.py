@@ -44,6 +44,10 @@ def find_missing(view: View) -> list[Missing]:
         ]
     if view.data is None:
         missing.append(Missing("where the examples came from", "data/manifest.json is not in this record"))
+    if view.candidates and not view.slices:
+        missing.append(Missing("scores by slice", "the recipe names no field of the examples under slices"))
+    if view.candidates and not view.review:
+        missing.append(Missing("what a person says of the answers", "nobody has read the listed ones"))
     if view.confidence is None or view.confidence.n is None:
         missing.append(Missing("confident and wrong answers", "no confidence was recorded"))
     for name, why in PROBES.items():

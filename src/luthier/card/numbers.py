@@ -90,7 +90,7 @@ def _shape(unit: str) -> tuple[int, int, bool]:
         return 100, 1, False
     if unit == "points":
         return 100, 1, True
-    if unit == "leaks found":
+    if unit in ("leaks found", "probes"):
         return 1, 0, False
     if unit == "ratio":
         return 1, 2, False

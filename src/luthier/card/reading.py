@@ -13,7 +13,8 @@ from luthier.card.answers import clean_text, read_comparison, read_confidence
 from luthier.card.failing import read_failures
 from luthier.card.missing import find_missing
 from luthier.card.numbers import Interval, finite
-from luthier.card.trust import calibration_facts, curve_facts
+from luthier.card.slicing import read_slices
+from luthier.card.trust import calibration_facts, curve_facts, review_facts
 from luthier.card.view import (
     Ability,
     Audit,
@@ -31,6 +32,7 @@ from luthier.card.view import (
 )
 from luthier.errors import RecordError
 from luthier.record import Record
+from luthier.review import LIST, measure_progress, read_judgements, read_list
 
 
 def read_view(record: Record) -> View:
@@ -72,8 +74,16 @@ def read_view(record: Record) -> View:
         trust=calibration_facts(_mapping(_clean(_read(record, "calibration.json")))),
         curve=curve_facts(_mapping(_clean(_read(record, "learning_curve.json")))),
         failures=read_failures(_clean(_read(record, "failures.json")), recommended),
+        slices=read_slices(scores.get("slices")),
+        review=_read_review(record),
     )
     return _with_answers(record, view, _mapping(verdict.get("confident_and_wrong")))
+
+
+def _read_review(record: Record) -> Sequence[tuple[str, str]]:
+    if not (record / LIST).is_file():
+        return ()
+    return review_facts(measure_progress(read_list(record), read_judgements(record)))
 
 
 def _with_answers(record: Record, view: View, confident: Mapping[str, Any]) -> View:

@@ -12,6 +12,7 @@ from typing import Any
 
 from luthier.card.failing import Failures
 from luthier.card.numbers import Interval, price, quantity
+from luthier.card.slicing import Slice
 from luthier.probe_options import is_share
 
 MEANINGS = {
@@ -389,6 +390,8 @@ class View:
     failures: Failures | None = None
     trust: Sequence[tuple[str, str]] = field(default=())
     curve: Sequence[tuple[str, str]] = field(default=())
+    slices: Sequence[Slice] = field(default=())
+    review: Sequence[tuple[str, str]] = field(default=())
 
     def candidate(self, name: str | None) -> Candidate | None:
         """The candidate of that name, where it was measured."""

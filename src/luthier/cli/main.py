@@ -233,6 +233,19 @@ def verdict(
 
 
 @app.command()
+def review(folder: RunFolder) -> None:
+    """Judge the answers that a person should read before release, one by one; goes on where you stopped.
+
+    With `stakes: high` the verdict waits for it.
+
+    Example: luthier review runs/tickets
+    """
+    from luthier.cli.reviewing import review_answers
+
+    review_answers(_open(folder))
+
+
+@app.command()
 def compare(
     old: Annotated[Path, typer.Argument(help="The run that is in use.", metavar="OLD")],
     new: Annotated[Path, typer.Argument(help="The run that would take its place.", metavar="NEW")],

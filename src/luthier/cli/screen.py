@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from luthier.cli.bars import bar
-from luthier.cli.summaries import say_difference
+from luthier.cli.summaries import KIND_HEAD, SLICE_HEAD, kind_rows, say_difference, say_moved, slice_rows
 from luthier.probe_options import is_share
 from luthier.progress import Advance
 
@@ -132,13 +132,17 @@ def print_comparison(result: Mapping[str, Any]) -> None:
         )
     flips = result["flips"]
     console.print(f"{flips['gained']} answers became better, {flips['lost']} worse.")
-    if result["kinds"]:
+    for head, rows in ((KIND_HEAD, kind_rows(result)), (SLICE_HEAD, slice_rows(result))):
+        if not rows:
+            continue
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for heading in ("what goes wrong", "before", "now", "p (Holm)"):
-            table.add_column(heading, justify="left" if heading == "what goes wrong" else "right")
-        for kind in result["kinds"][:10]:
-            table.add_row(escape(kind["kind"]), str(kind["old"]), str(kind["new"]), _p(kind["p"]))
+        for place, heading in enumerate(head):
+            table.add_column(heading, justify="right" if place else "left")
+        for row in rows:
+            table.add_row(*map(escape, row))
         console.print(table)
+    for line in say_moved(result):
+        console.print(escape(line))
     for name in ("lost", "gained"):
         for change in result[name][:3]:
             console.print(

@@ -30,6 +30,9 @@ WORDS = {
     "undecided": "Undecided",
 }
 MARKS = {True: "passed", False: "failed", None: "undecided"}
+KIND_HEAD = ("what goes wrong", "before", "now", "mended", "points", "p (Holm)")
+SLICE_HEAD = ("slice", "n", "before", "now", "points", "p (Holm)")
+KINDS_SHOWN = 12
 _CONTROL = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF], "\ufffd")
 
 
@@ -47,11 +50,88 @@ def write_comparison(result: Mapping[str, Any], format: Format) -> str:
     passed = {"better": True, "no_worse": True, "worse": False}.get(result["decision"])
     gates = [(result["metric"], passed, say_difference(result))]
     headline = f"{WORDS[result['decision']]}: {say_difference(result)}"
-    text = _write(format, result, f"luthier compare {name}", headline, gates)
-    if format is Format.markdown and result["kinds"]:
-        rows = [[kind["kind"], str(kind["old"]), str(kind["new"]), _p(kind["p"])] for kind in result["kinds"]]
-        text += "\n" + _table(["what goes wrong", "before", "now", "p (Holm)"], rows[:10])
+    title = f"luthier compare {name}"
+    if format is Format.junit:
+        return _junit(title, gates, _parts(result))
+    text = _write(format, result, title, headline, gates)
+    if format is Format.markdown:
+        text += "".join(f"\n{line}\n" for line in map(_cell, say_moved(result)))
+        if result["kinds"]:
+            text += "\n" + _table(KIND_HEAD, kind_rows(result))
+        if result["slices"]:
+            text += "\n" + _table(SLICE_HEAD, slice_rows(result))
     return text
+
+
+def say_moved(result: Mapping[str, Any]) -> list[str]:
+    """What was mended and what got worse for sure, a line each; one line where neither was."""
+    lines = []
+    for word, changed in (("Mended", "better"), ("Worse", "worse")):
+        found = [
+            f"{kind['kind']} ({kind['old']} then, {kind['new']} now)"
+            for kind in _of(result, "kinds", changed)
+        ]
+        found += [
+            f"{row['field']} {row['value']} ({row['old']:.1%} then, {row['new']:.1%} now)"
+            for row in _of(result, "slices", changed)
+        ]
+        lines += [f"{word}: {'; '.join(found)}."] if found else []
+    return lines or ["No kind of failure and no slice changed for sure."]
+
+
+def _of(result: Mapping[str, Any], what: str, changed: str) -> list[Mapping[str, Any]]:
+    return [row for row in result[what] if row["changed"] == changed]
+
+
+def kind_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """A line per kind of failure, under `KIND_HEAD`."""
+    return [
+        [kind["kind"], str(kind["old"]), str(kind["new"]), str(kind["mended"]), _points(kind), _p(kind["p"])]
+        for kind in result["kinds"][:KINDS_SHOWN]
+    ]
+
+
+def slice_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """A line per slice, under `SLICE_HEAD`."""
+    return [
+        [
+            f"{row['field']}: {row['value']}",
+            str(row["n"]),
+            f"{row['old']:.1%}",
+            f"{row['new']:.1%}",
+            _points(row),
+            _p(row["p"]),
+        ]
+        for row in result["slices"]
+    ]
+
+
+def _parts(result: Mapping[str, Any]) -> list[tuple[str, str | None, str]]:
+    """Name, change and numbers of every kind of failure and slice."""
+    kinds = [
+        (
+            f"failures: {kind['kind']}",
+            kind["changed"],
+            f"{kind['old']} then, {kind['new']} now: {_points(kind)} points of all, p {_p(kind['p'])}",
+        )
+        for kind in result["kinds"][:KINDS_SHOWN]
+    ]
+    slices = [
+        (
+            f"slice {row['field']}: {row['value']}",
+            row["changed"],
+            f"{row['old']:.1%} then, {row['new']:.1%} now: {_points(row)} points, p {_p(row['p'])}",
+        )
+        for row in result["slices"]
+    ]
+    return kinds + slices
+
+
+def _points(row: Mapping[str, Any]) -> str:
+    if row["difference"] is None:
+        return "undefined"
+    bounds = "" if row["low"] is None else f" [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+    return f"{100 * row['difference']:+.1f}{bounds}"
 
 
 def say_difference(result: Mapping[str, Any]) -> str:
@@ -82,11 +162,20 @@ def _write(
     raise RecipeError(f"{format} is for the screen", fix="use markdown, junit or json")
 
 
-def _junit(title: str, gates: Sequence[tuple[str, bool | None, str]]) -> str:
-    """Undecided is an error, not a skipped test: CI servers pass what is skipped."""
+def _junit(
+    title: str,
+    gates: Sequence[tuple[str, bool | None, str]],
+    parts: Sequence[tuple[str, str | None, str]] = (),
+) -> str:
+    """Undecided is an error, not a skipped test: CI servers pass what is skipped.
+
+    Parts decide nothing, so one that got worse is skipped with its numbers.
+    """
     failures = sum(passed is False for _, passed, _ in gates)
     errors = sum(passed is None for _, passed, _ in gates)
-    counts = {"tests": str(len(gates)), "failures": str(failures), "errors": str(errors)}
+    skipped = sum(changed == "worse" for _, changed, _ in parts)
+    counts = {"tests": str(len(gates) + len(parts)), "failures": str(failures), "errors": str(errors)}
+    counts |= {"skipped": str(skipped)} if skipped else {}
     suite = ElementTree.Element("testsuite", {"name": _plain(title), **counts})
     for name, passed, reason in gates:
         case = ElementTree.SubElement(suite, "testcase", {"classname": "luthier", "name": _plain(name)})
@@ -95,6 +184,12 @@ def _junit(title: str, gates: Sequence[tuple[str, bool | None, str]]) -> str:
         else:
             kind = "failure" if passed is False else "error"
             ElementTree.SubElement(case, kind, {"message": _plain(reason)})
+    for name, changed, told in parts:
+        case = ElementTree.SubElement(suite, "testcase", {"classname": "luthier.parts", "name": _plain(name)})
+        if changed == "worse":
+            ElementTree.SubElement(case, "skipped", {"message": _plain(f"worse: {told}")})
+        else:
+            ElementTree.SubElement(case, "system-out").text = _plain(told)
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from luthier.candidates import Answer, Nearby
     from luthier.candidates.answer import Messages
     from luthier.candidates.search import Setting
+    from luthier.constrain import Constraint
 
 
 def settings_of(recipe: Recipe, name: str) -> tuple[Setting, ...]:
@@ -141,19 +142,59 @@ def _ask(
 
     model = models.tuned() if name == "tuned" else models.base().model
     started = time.perf_counter()
-    conversations = _conversations(recipe, models, name, setting, asked, split, nearby)
+    request = prepare_request(recipe, models, name, setting, asked, split, nearby)
     searching = (time.perf_counter() - started) / len(asked) if name == "retrieval" else 0.0
+    asking = partial(
+        ask,
+        model,
+        models.chat,
+        request.conversations,
+        max_new_tokens=request.max_new_tokens,
+        constraint=request.constraint,
+    )
+    if show is None:
+        answers = asking()
+    else:
+        with show.task(f"{name}: answering", len(request.conversations)) as advance:
+            answers = asking(advance=advance)
+    return [replace(answer, seconds=answer.seconds + searching) for answer in answers]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a candidate's model is asked, and what it may answer.
+
+    Attributes:
+        conversations: by example id.
+        max_new_tokens: the longest answer, a constraint's room included.
+        constraint: what every answer must be; None for free answers.
+    """
+
+    conversations: Mapping[str, Messages]
+    max_new_tokens: int
+    constraint: Constraint | None
+
+
+def prepare_request(
+    recipe: Recipe,
+    models: Models,
+    name: str,
+    setting: Setting,
+    asked: Sequence[Example],
+    split: Split,
+    nearby: Nearby | None,
+) -> Request:
+    """What a candidate is asked for these examples, by one setting.
+
+    Raises:
+        DataError: a prompt and its answer do not fit the model.
+    """
+    conversations = _conversations(recipe, models, name, setting, asked, split, nearby)
     constraint = build_constraint(recipe, models, split)
     new = recipe.max_new_tokens or models.longest_answer(split.train)
     new = max(new, 0 if constraint is None else constraint.room)
     _refuse_too_long(models, name, conversations, new)
-    asking = partial(ask, model, models.chat, conversations, max_new_tokens=new, constraint=constraint)
-    if show is None:
-        answers = asking()
-    else:
-        with show.task(f"{name}: answering", len(conversations)) as advance:
-            answers = asking(advance=advance)
-    return [replace(answer, seconds=answer.seconds + searching) for answer in answers]
+    return Request(conversations, new, constraint)
 
 
 def _conversations(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from luthier.errors import DataError
 from luthier.examples import Split
 from luthier.grader_options import grader_kind
 from luthier.pipeline.models import Models
 from luthier.recipe import Recipe
+from luthier.record import sha256_of
 
 if TYPE_CHECKING:
     from luthier.constrain import Constraint
@@ -35,6 +36,18 @@ def build_constraint(recipe: Recipe, models: Models, split: Split) -> Constraint
     if kind == "labels":
         return _labels(models, answers)
     return _schema(recipe, models, answers) if kind == "schema" else None
+
+
+def constraint_inputs(recipe: Recipe) -> dict[str, Any]:
+    """What answers are kept to, as inputs of a stage; nothing for free ones, which no schema changes."""
+    if recipe.constrain == "none":
+        return {}
+    file = recipe.answer_schema
+    return {
+        "schema": None if file is None else sha256_of(Path(file)),
+        "kind": grader_kind(recipe.grader),
+        "constrain": recipe.constrain,
+    }
 
 
 def _labels(models: Models, answers: list[str]) -> Constraint:

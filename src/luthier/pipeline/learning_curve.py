@@ -15,6 +15,7 @@ from luthier.examples import Example
 from luthier.pipeline.stages import read_split
 from luthier.recipe import DataFiles, Recipe
 from luthier.record import Record, write_json, write_jsonl
+from luthier.stakes_options import Confidence
 
 SHARES = (0.25, 0.5)
 LEAST = 8
@@ -49,6 +50,8 @@ def write_curve(record: Record, recipe: Recipe, evaluate: Callable[[Recipe, Path
         "candidates": ("tuned",),
         "probes": (),
         "learning_curve": False,
+        "stakes": "normal",
+        "confidence": Confidence(),
         "trackers": (),
         # the one that all training examples asked for
         "grader": recipe.grader or record.read_json("scores.json")["grader"],

@@ -12,10 +12,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier.errors import RecipeError, RecordError
+from luthier.errors import RecordError
 from luthier.examples import Split
 from luthier.grader_options import grader_kind
-from luthier.pipeline import answering, learning_curve, stages, training
+from luthier.pipeline import agreeing, answering, calibrating, learning_curve, stages, training
+from luthier.pipeline.constraining import constraint_inputs
 from luthier.pipeline.environment import environment
 from luthier.pipeline.models import Models
 from luthier.pipeline.replaying import replay_inputs
@@ -24,7 +25,7 @@ from luthier.pipeline.sources import Sources
 from luthier.probe_options import PROBE_NAMES, ProbeName, margin_of
 from luthier.progress import Show, Silent
 from luthier.recipe import Recipe, digest, dump_recipe, load_recipe
-from luthier.record import Record, explain_os_errors, sha256_of, write_json, write_text
+from luthier.record import Record, explain_os_errors, write_json, write_text
 from luthier.trackers import require_trackers
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from luthier.models import LoadedModel, Model
 
 # What is read from all stages: removed before a stage runs again, so that it never tells of other inputs.
-CONCLUSIONS = ("verdict.json", "card.md", "report.html")
+CONCLUSIONS = ("verdict.json", "card.md", "report.html", "review.jsonl", "review.md")
 
 
 class Run:
@@ -81,6 +82,8 @@ class Run:
         self.evaluate()
         self.probe()
         self.learning_curve()
+        if self.recipe.stakes == "high" and "tuned" in self.recipe.candidates:
+            self.review()
         verdict = self.verdict()
         self.card()
         return verdict
@@ -128,7 +131,7 @@ class Run:
                 inputs |= {
                     **grader_inputs(self.recipe),
                     **self._asked("max_new_tokens"),
-                    **self._constraint(),
+                    **constraint_inputs(self.recipe),
                 }
             outputs = ["adapter", "train/summary.json", "train/metrics.jsonl"]
             work = partial(
@@ -179,16 +182,15 @@ class Run:
             (self.record / "calibration.json").unlink(missing_ok=True)
             return
         inputs = {**self._answer_inputs("tuned"), **grader_inputs(self.recipe)}
-        file = "answers/tuned-validation.jsonl"
         work = partial(answering.write_validation, *self._tools(), "tuned")
-        self._stage("validation-tuned", inputs, [file], work, spoils=["calibration.json"])
-        inputs = {
-            "validation": self.record.output_hash("validation-tuned"),
-            "test": sha256_of(self.record / "predictions/tuned.jsonl"),
-            "split": self.record.output_hash("split"),
-            **self._asked("abstain", "seed"),
-        }
-        report = partial(stages.write_calibration, self.record, self.recipe, "tuned")
+        self._stage("validation-tuned", inputs, [calibrating.VALIDATION], work, spoils=["calibration.json"])
+        if agreeing.is_asked(self.recipe):
+            greedy = [self.record.output_hash(name) for name in ("validation-tuned", "answer-tuned")]
+            inputs = {**inputs, "greedy": greedy, **self._asked("confidence")}
+            work = partial(agreeing.write_agreement, *self._tools())
+            self._stage("agreement-tuned", inputs, [agreeing.FILE], work, spoils=["calibration.json"])
+        inputs = calibrating.calibration_inputs(self.record, self.recipe)
+        report = partial(calibrating.write_calibration, self.record, self.recipe)
         self._stage("calibrate", inputs, ["calibration.json"], report)
 
     # --- evidence -----------------------------------------------------------------------------
@@ -226,6 +228,22 @@ class Run:
                 self.train()
                 self._probe(name)
             return {name: self.record.read_json(f"probes/{name}.json") for name in names}
+
+    def review(self) -> list[dict[str, Any]]:
+        """List the answers that a person should read before release, from the record; returns the rows.
+
+        Raises:
+            RecordError: tuned has not been asked and graded.
+        """
+        from luthier.pipeline import reviewing
+        from luthier.review import LIST, read_list
+
+        with self._working():
+            inputs = reviewing.review_inputs(self.record, self.recipe)
+            work = partial(reviewing.write_review, self.record, self.recipe)
+            outputs = [LIST, reviewing.PAGE]
+            self.record.stage("review", inputs, outputs, work, spoils=CONCLUSIONS)
+            return read_list(self.record)
 
     def verdict(self, *, min_gain: float | None = None) -> dict[str, Any]:
         """Decide from the record; returns the content of `verdict.json`.
@@ -266,24 +284,9 @@ class Run:
             RecipeError: an unknown format, or `out` holds something.
             ModelError: nothing has been trained.
         """
-        from luthier.models import export_merged
+        from luthier.pipeline.exporting import write_export
 
-        if format != "merged":
-            fix = "use --format merged; the adapter itself is in adapter/"
-            raise RecipeError(f"unknown format {format!r}", fix=fix)
-        if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise RecipeError("already there, and not empty", where=str(out), fix="name a new folder")
-        into = out or self.record / "export" / format
-        base = self.models.base()
-        with explain_os_errors(into), self.show.task("merging", None):
-            export_merged(base, self.record / "adapter", into)
-            stages.export_abstention(self.record, into)
-        self.models.forget()  # the adapter is merged into these weights
-        system = self.recipe.system_of("tuned")
-        if system is not None or self.recipe.tuned_system is not None:
-            told = "without a system prompt" if system is None else f"with the system prompt: {system}"
-            self.show.note(f"ask it as it was trained, {told}")
-        return into
+        return write_export(*self._tools(), format, out)
 
     def base(self) -> LoadedModel:
         """The base model without an adapter."""
@@ -354,7 +357,8 @@ class Run:
     def _answer_inputs(self, name: str) -> dict[str, Any]:
         inputs = {"split": self.record.output_hash("split"), **self._asked("seed")}
         if name != "scratch":
-            inputs |= {"model": self.models.identity, **self._asked("max_new_tokens"), **self._constraint()}
+            kept = constraint_inputs(self.recipe)
+            inputs |= {"model": self.models.identity, **self._asked("max_new_tokens"), **kept}
             inputs |= self._tuned_system() if name == "tuned" else self._asked("system")
         else:
             inputs |= {"model": self.models.identity, **grader_inputs(self.recipe)}
@@ -381,13 +385,6 @@ class Run:
         work = partial(answering.write_search, *self._tools(), name)
         self._stage(f"search-{name}", inputs, [f"search/{name}.json"], work, spoils=["scores.json"])
         return self.record.output_hash(f"search-{name}")
-
-    def _constraint(self) -> dict[str, Any]:
-        """What answers are kept to; nothing for free ones, which no schema changes."""
-        if self.recipe.constrain == "none":
-            return {}
-        schema = file_hash(self.recipe.answer_schema)
-        return {"schema": schema, "kind": grader_kind(self.recipe.grader), **self._asked("constrain")}
 
     def _tools(self) -> tuple[Record, Recipe, Models, Show]:
         """What the work of a stage with a model needs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,13 @@ def write_audit(record: Record, recipe: Recipe, sources: Sources, show: Show) ->
 def write_split(record: Record, recipe: Recipe, sources: Sources) -> None:
     """`data/`: the three sides and the manifest."""
     split, clusters = _divide(recipe, sources)
-    given = [side for side in sources.examples if side != "train"]
+    given = [side for side in sources.examples if side not in ("train", "extra")]
     for side, examples in split.sides().items():
         write_jsonl(record / f"data/{side}.jsonl", (example.as_row() for example in examples))
     how = "by hash of each group of near-duplicates, so that no group is on two sides"
+    if recipe.data.extra is not None:
+        more = f"{len(sources.examples['extra'])} extra examples from {Path(recipe.data.extra).name}"
+        how += f"; {more}, all for training"
     manifest = {
         "sources": sources.provenance(),
         "sides": {
@@ -61,7 +65,7 @@ def _divide(recipe: Recipe, sources: Sources) -> tuple[Split, int]:
     from luthier.examples.wording import request_text
 
     given = dict(sources.examples)
-    loose = given.pop("train")
+    loose, extra = given.pop("train"), given.pop("extra", ())
     clusters = find_near_duplicates([request_text(example) for example in loose])
     split = split_examples(
         loose,
@@ -71,7 +75,20 @@ def _divide(recipe: Recipe, sources: Sources) -> tuple[Split, int]:
         near_duplicates=[cluster.members for cluster in clusters],
         given=given,  # type: ignore[arg-type]
     )
-    return split, len(clusters)
+    return replace(split, train=(*split.train, *_apart(extra, split))), len(clusters)
+
+
+def _apart(extra: Sequence[Example], split: Split) -> list[Example]:
+    """Extra examples under ids of their own, where the same example is on a side already."""
+    held = {example.group for example in (*split.validation, *split.test)} - {None}
+    if torn := next((example for example in extra if example.group in held), None):
+        raise DataError(
+            f"an extra example of group {torn.group!r}, of which others are held out",
+            where=torn.where,
+            fix="what is held out must stay unseen: give extra examples of other groups",
+        )
+    known = {example.id for side in split.sides().values() for example in side}
+    return [replace(e, id=f"{e.id}-extra") if e.id in known else e for e in extra]
 
 
 def _sides_to_check(recipe: Recipe, sources: Sources) -> Mapping[str, Sequence[Example]]:
@@ -79,7 +96,8 @@ def _sides_to_check(recipe: Recipe, sources: Sources) -> Mapping[str, Sequence[E
     try:
         return _divide(recipe, sources)[0].sides()
     except DataError:
-        given = sources.examples
+        given = dict(sources.examples)
+        given["train"] += given.pop("extra", ())
         return given if len(given) > 1 else {"all": given["train"]}
 
 
@@ -98,7 +116,8 @@ def read_split(record: Record) -> Split:
 
 def write_scores(record: Record, recipe: Recipe) -> None:
     """`predictions/` and `scores.json`."""
-    from luthier.evaluation import grade_answers, summarise
+    from luthier.candidates.constant import against_constant
+    from luthier.evaluation import clusters_of, grade_answers, summarise
 
     split = read_split(record)
     grader = recipe_grader(recipe, split)
@@ -109,22 +128,19 @@ def write_scores(record: Record, recipe: Recipe) -> None:
     scores = summarise(
         tables, split.test, grader, seed=recipe.seed, prices=recipe.prices, slices=recipe.slices
     )
+    if "tuned" in tables:
+        scores["constant"] = against_constant(
+            tables["tuned"],
+            split.test,
+            split.train,
+            grader,
+            clusters=clusters_of(split.test),
+            seed=recipe.seed,
+        )
     searched = [name for name in recipe.candidates if (record / f"search/{name}.json").is_file()]
     if searched:
         scores["search"] = {name: record.read_json(f"search/{name}.json") for name in searched}
     write_json(record / "scores.json", scores)
-
-
-def write_calibration(record: Record, recipe: Recipe, name: str) -> None:
-    """`calibration.json`: what a candidate's confidence is worth."""
-    from luthier.calibration import report_calibration
-    from luthier.evaluation import clusters_of
-
-    validation = record.read_jsonl(f"answers/{name}-validation.jsonl")
-    test = record.read_jsonl(f"predictions/{name}.jsonl")
-    clusters = clusters_of(read_split(record).test)
-    report = report_calibration(name, validation, test, clusters, recipe.abstain, seed=recipe.seed)
-    write_json(record / "calibration.json", report)
 
 
 def export_abstention(record: Record, folder: Path) -> None:
