@@ -18,19 +18,19 @@ from hypothesis import strategies as st
 import luthier
 import luthier.models
 import luthier.pipeline.agreeing
-from luthier.calibration import report_calibration, travelling
 from luthier.candidates.answer import ask, sample
 from luthier.chat import ChatFormat
 from luthier.constrain import OneOfLabels
 from luthier.errors import RecipeError
+from luthier.evidence.calibration import report_calibration, travelling
 from luthier.grade import build_grader
 from luthier.grade.same_answer import measure_agreement, measure_alike
-from luthier.grader_options import StringCheckOptions, TextSimilarityOptions
 from luthier.models import LoadedModel
 from luthier.pipeline import Run, learning_curve
 from luthier.recipe import dump_recipe, load_recipe, parse_recipe, recipe_schema
+from luthier.recipe.grader_options import StringCheckOptions, TextSimilarityOptions
+from luthier.recipe.stakes_options import Abstain, Confidence
 from luthier.record import Record
-from luthier.stakes_options import Abstain, Confidence
 from luthier.stats import fit_temperature, risk_coverage
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from luthier.calibration import report_calibration, travelling
+from luthier.evidence.calibration import report_calibration, travelling
 from luthier.recipe import Abstain
 
 

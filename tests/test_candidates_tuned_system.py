@@ -12,13 +12,13 @@ import tiny_run
 
 import luthier
 import luthier.probes
-from luthier.candidate_options import Prices
 from luthier.candidates import seen_by_tuned, without_system
 from luthier.errors import RecipeError
-from luthier.evaluation import request_cost
+from luthier.evidence.evaluation import request_cost
 from luthier.examples import Example, Message
 from luthier.pipeline import Run
 from luthier.recipe import parse_recipe
+from luthier.recipe.candidate_options import Prices
 
 BARE = (Message("user", "q"), Message("assistant", "a"))
 OWN = Example("o", (Message("system", "Mine."), Message("developer", "Rules."), *BARE), "f", 1)

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from luthier.cli.main import app
 from luthier.cli.summaries import Format, write_comparison, write_verdict
-from luthier.comparison import compare_runs
 from luthier.errors import RecordError
+from luthier.evidence.comparison import compare_runs
 from luthier.record import Record, write_json, write_jsonl
 
 

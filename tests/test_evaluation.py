@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from luthier.evaluation import grade_answers, summarise
+from luthier.evidence.evaluation import grade_answers, summarise
 from luthier.examples import Example, Message
 from luthier.grade.score import Score
 from luthier.stats import compare, detectable_difference, holm, mean_interval

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from luthier.evidence.failures import failures_of, find_failures
 from luthier.examples import Example, Message
-from luthier.failures import failures_of, find_failures
 from luthier.grade.json_fields import JsonFields
 from luthier.grade.label import Label
 

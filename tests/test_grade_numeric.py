@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from luthier.examples.example import Example, Message
 from luthier.grade import build_grader
 from luthier.grade.numeric import NotANumber, Numeric, read_number
-from luthier.grader_options import NumericOptions
+from luthier.recipe.grader_options import NumericOptions
 
 EXAMPLE = Example("id", (Message("user", "q"), Message("assistant", "a")), "sums.jsonl", 17)
 

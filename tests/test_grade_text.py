@@ -18,7 +18,7 @@ from luthier.grade import Score, build_grader, choose_grader, label
 from luthier.grade.choose import BUILDERS
 from luthier.grade.label import Label, normalise_label
 from luthier.grade.text import StringCheck, TextSimilarity, rouge_words
-from luthier.grader_options import GRADERS, StringCheckOptions, TextSimilarityOptions
+from luthier.recipe.grader_options import GRADERS, StringCheckOptions, TextSimilarityOptions
 
 EXAMPLE = Example("id", (Message("user", "q"), Message("assistant", "a")), "tickets.jsonl", 17)
 

@@ -16,12 +16,12 @@ from chat_server import Sent, blocks, completion, serving
 import luthier.generate
 import luthier.models
 from luthier.errors import RecipeError
-from luthier.evaluation import grade_answers, judge_facts, summarise
+from luthier.evidence.evaluation import grade_answers, judge_facts, summarise
 from luthier.examples.example import Example, Message
 from luthier.generate import Generated
 from luthier.grade import Doubtful, Grader, GradesMany, Summarises, build_grader, chat_endpoint
-from luthier.grader_options import PairwiseOptions, RubricOptions
 from luthier.models.load import load_tokenizer
+from luthier.recipe.grader_options import PairwiseOptions, RubricOptions
 
 SECRET = "sk-very-secret-123"
 

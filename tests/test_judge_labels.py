@@ -19,7 +19,7 @@ from luthier.grade import Doubtful, Grader, Summarises, build_grader, chat_endpo
 from luthier.grade.agreement import Agreement, cohen_kappa, correct_mean, measure_agreement
 from luthier.grade.judge_labels import read_labels
 from luthier.grade.judged import check_judge
-from luthier.grader_options import PairwiseOptions, RubricOptions
+from luthier.recipe.grader_options import PairwiseOptions, RubricOptions
 from luthier.stats import wilson
 
 

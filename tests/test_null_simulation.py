@@ -16,7 +16,7 @@ from test_null_cases import remarks, shuffled, write_rows
 
 import luthier
 import luthier.probes
-from luthier.evaluation import summarise
+from luthier.evidence.evaluation import summarise
 from luthier.examples import Example
 from luthier.examples.example import Message
 from luthier.grade import build_grader

@@ -422,7 +422,7 @@ IMPORTED = (
     "luthier.audit",
     "luthier.candidates",
     "luthier.card",
-    "luthier.evaluation",
+    "luthier.evidence.evaluation",
     "luthier.methods",
     "luthier.models",
     "luthier.pipeline",

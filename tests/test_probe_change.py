@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from luthier.probe_options import MARGINS, PROBE_NAMES, ProbeGates, margin_of
 from luthier.probes.change import (
     Change,
     contrast_change,
@@ -19,6 +18,7 @@ from luthier.probes.change import (
     report_change,
 )
 from luthier.recipe import Gates
+from luthier.recipe.probe_options import MARGINS, PROBE_NAMES, ProbeGates, margin_of
 from luthier.stats import compare
 
 

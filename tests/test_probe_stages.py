@@ -16,10 +16,10 @@ import luthier.models
 import luthier.probes
 from luthier.errors import AssetError, RecipeError
 from luthier.pipeline import Run, probing
-from luthier.probe_options import PROBE_NAMES
 from luthier.probes import stereotypes
 from luthier.probes.fact_items import facts
 from luthier.recipe import parse_recipe, recipe_schema
+from luthier.recipe.probe_options import PROBE_NAMES
 
 FIELDS = {
     *("probe", "n", "base", "tuned", "difference", "low", "high", "flips", "margin", "finding", "reason"),

@@ -19,13 +19,13 @@ import luthier
 from luthier.cli.main import app
 from luthier.cli.screen import console
 from luthier.errors import RecordError
+from luthier.evidence.failures import find_failures
+from luthier.evidence.review import SAMPLED, list_answers, open_rows, read_judgements
 from luthier.examples.example import Example, Message
-from luthier.failures import find_failures
 from luthier.pipeline import Run, probing
 from luthier.pipeline.reviewing import render_list
-from luthier.probe_options import PROBE_NAMES
+from luthier.recipe.probe_options import PROBE_NAMES
 from luthier.record import Record, sha256_of, write_jsonl
-from luthier.review import SAMPLED, list_answers, open_rows, read_judgements
 
 SURE = "confident, and not right by the grader"
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from luthier.errors import DataError
-from luthier.evaluation import summarise
+from luthier.evidence.evaluation import summarise
+from luthier.evidence.slices import check_fields, slice_of, slice_scores
 from luthier.examples.example import Example, Message
 from luthier.grade import build_grader
-from luthier.slices import check_fields, slice_of, slice_scores
 from luthier.stats import compare, holm, mean_interval
 
 Marks = Sequence[float | None]

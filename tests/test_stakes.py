@@ -16,16 +16,16 @@ from luthier.card.reading import read_view
 from luthier.card.report import render_report
 from luthier.card.slicing import Slice, read_slices
 from luthier.errors import RecipeError
-from luthier.evaluation import summarise
+from luthier.evidence.evaluation import summarise
+from luthier.evidence.review import judge, measure_progress, read_judgements, read_list
 from luthier.examples.example import Example, Message
 from luthier.grade import build_grader
-from luthier.probe_options import PROBE_NAMES
 from luthier.recipe import Gates, dump_recipe, load_recipe, parse_recipe
+from luthier.recipe.probe_options import PROBE_NAMES
 from luthier.record import Record, write_json, write_jsonl, write_text
-from luthier.review import judge, measure_progress, read_judgements, read_list
-from luthier.stakes import judge_abstention, judge_power, judge_slices, measure_power, worse_slices
 from luthier.stats import control_risk, detectable_difference, risk_coverage
 from luthier.verdict import decide
+from luthier.verdict.stakes import judge_abstention, judge_power, judge_slices, measure_power, worse_slices
 
 RECIPE = {"model": "m", "data": "x.jsonl", "stakes": "high"}
 THRESHOLD = {"value": 0.8, "coverage": 0.9, "says": "answers 90% of requests", "reason": None}

@@ -202,7 +202,9 @@ def test_at_most_64_answers_are_asked_for_and_always_the_same(model: Path, monke
 
     monkeypatch.setattr("luthier.candidates.ask", ask)
     monkeypatch.setattr("luthier.candidates.prompt_messages", lambda *given: [])
-    monkeypatch.setattr("luthier.evaluation.grade_answers", lambda answers, chosen, grader: [{"score": None}])
+    monkeypatch.setattr(
+        "luthier.evidence.evaluation.grade_answers", lambda answers, chosen, grader: [{"score": None}]
+    )
     recipe = luthier.recipe.parse_recipe(
         {"model": str(model), "data": "x.jsonl", "grader": "label", "max_new_tokens": 3}, base=Path()
     )

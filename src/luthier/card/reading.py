@@ -31,8 +31,8 @@ from luthier.card.view import (
     View,
 )
 from luthier.errors import RecordError
+from luthier.evidence.review import LIST, measure_progress, read_judgements, read_list
 from luthier.record import Record
-from luthier.review import LIST, measure_progress, read_judgements, read_list
 
 
 def read_view(record: Record) -> View:

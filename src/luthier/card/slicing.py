@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from luthier.card.numbers import Interval, finite
-from luthier.slices import ALPHA
+from luthier.evidence.slices import ALPHA
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from luthier.card import numbers
-from luthier.review import Progress
+from luthier.evidence.review import Progress
 
 Facts = list[tuple[str, str]]
 

@@ -13,7 +13,7 @@ from typing import Any
 from luthier.card.failing import Failures
 from luthier.card.numbers import Interval, price, quantity
 from luthier.card.slicing import Slice
-from luthier.probe_options import is_share
+from luthier.recipe.probe_options import is_share
 
 MEANINGS = {
     "prompt": "the base model with the system prompt",

@@ -264,7 +264,7 @@ def compare(
 
     Example: luthier compare runs/tickets runs/tickets-2
     """
-    from luthier.comparison import compare_runs
+    from luthier.evidence.comparison import compare_runs
     from luthier.record import Record
 
     result = compare_runs(Record(old), Record(new), candidate=candidate, margin=margin)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.cli.screen import console
-from luthier.review import (
+from luthier.evidence.review import (
     DONE,
     JUDGEMENTS,
     Judgement,

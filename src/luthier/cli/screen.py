@@ -14,8 +14,8 @@ from rich.table import Table
 
 from luthier.cli.bars import bar
 from luthier.cli.summaries import KIND_HEAD, SLICE_HEAD, kind_rows, say_difference, say_moved, slice_rows
-from luthier.probe_options import is_share
 from luthier.progress import Advance
+from luthier.recipe.probe_options import is_share
 
 console = Console(highlight=False)
 COLOURS = {"ship": "green", "do_not_ship": "red", "inconclusive": "yellow"}

@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 
 from luthier.errors import RecipeError
-from luthier.grader_options import Endpoint
+from luthier.recipe.grader_options import Endpoint
 
 Messages = list[dict[str, str]]
 

@@ -15,7 +15,7 @@ from luthier.grade.numeric import Numeric
 from luthier.grade.python_file import PythonFile
 from luthier.grade.score import Grader
 from luthier.grade.text import StringCheck, TextSimilarity
-from luthier.grader_options import (
+from luthier.recipe.grader_options import (
     PYTHON,
     GraderOptions,
     NumericOptions,

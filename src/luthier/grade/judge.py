@@ -12,8 +12,8 @@ from typing import Any
 from luthier import assets
 from luthier.grade.chat_endpoint import ChatEndpoint, Reply
 from luthier.grade.judge_prompt import Messages, fresh
-from luthier.grader_options import JudgeOptions
 from luthier.recipe import digest
+from luthier.recipe.grader_options import JudgeOptions
 from luthier.record import write_json
 
 AT_ONCE = 4  # requests under way at a time

@@ -16,7 +16,7 @@ from luthier.grade.judge import Judge
 from luthier.grade.judge_labels import read_labels
 from luthier.grade.judge_prompt import pair_prompt, read_pass, read_winner, rubric_prompt
 from luthier.grade.score import Case, Score
-from luthier.grader_options import PairwiseOptions, RubricOptions
+from luthier.recipe.grader_options import PairwiseOptions, RubricOptions
 
 Options = RubricOptions | PairwiseOptions
 UNLABELLED = "no human labels: name a file of them under grader.labels"

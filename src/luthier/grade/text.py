@@ -11,7 +11,7 @@ from typing import Any
 from luthier.errors import RecipeError
 from luthier.examples.example import Example
 from luthier.grade.score import Score
-from luthier.grader_options import SimilarityMetric
+from luthier.recipe.grader_options import SimilarityMetric
 
 Similarity = Callable[[str, str], float]  # answer, reference -> 0 to 1
 

@@ -107,7 +107,7 @@ def write_answers(record: Record, recipe: Recipe, models: Models, show: Show, na
 
 def write_validation(record: Record, recipe: Recipe, models: Models, show: Show, name: str) -> None:
     """`answers/NAME-validation.jsonl`: a candidate's answers to the validation side, graded."""
-    from luthier.evaluation import grade_answers
+    from luthier.evidence.evaluation import grade_answers
 
     split = read_split(record)
     rows: list[dict[str, Any]] = []

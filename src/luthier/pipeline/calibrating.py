@@ -28,8 +28,8 @@ def calibration_inputs(record: Record, recipe: Recipe) -> dict[str, Any]:
 
 def write_calibration(record: Record, recipe: Recipe) -> None:
     """`calibration.json`."""
-    from luthier.calibration import report_calibration
-    from luthier.evaluation import clusters_of
+    from luthier.evidence.calibration import report_calibration
+    from luthier.evidence.evaluation import clusters_of
 
     plain, kinds = record.read_jsonl(ANSWERS), None
     test = agreeing.confident_rows(record, recipe, ANSWERS)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.errors import DataError
 from luthier.examples import Split
-from luthier.grader_options import grader_kind
 from luthier.pipeline.models import Models
 from luthier.recipe import Recipe
+from luthier.recipe.grader_options import grader_kind
 from luthier.record import sha256_of
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from luthier.errors import DataError
 from luthier.examples import Example
 from luthier.pipeline.stages import read_split
 from luthier.recipe import DataFiles, Recipe
+from luthier.recipe.stakes_options import Confidence
 from luthier.record import Record, write_json, write_jsonl
-from luthier.stakes_options import Confidence
 
 SHARES = (0.25, 0.5)
 LEAST = 8

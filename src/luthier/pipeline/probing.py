@@ -20,11 +20,11 @@ from luthier.grade import grade_all
 from luthier.pipeline.models import Models
 from luthier.pipeline.scoring import recipe_grader
 from luthier.pipeline.stages import read_split
-from luthier.probe_options import ProbeName, margin_of
 from luthier.probes import Evidence, Side, Subjects, Which
 from luthier.probes.own_text import REQUESTS
 from luthier.progress import Show
 from luthier.recipe import Recipe
+from luthier.recipe.probe_options import ProbeName, margin_of
 from luthier.record import Record, write_json
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from luthier.card.markdown import escape, fence
+from luthier.evidence.review import LIST, list_answers
+from luthier.evidence.slices import lost_slices
 from luthier.pipeline.agreeing import FILE, confident_rows
 from luthier.pipeline.stages import read_split
-from luthier.probe_options import PROBE_NAMES
 from luthier.recipe import Recipe
+from luthier.recipe.probe_options import PROBE_NAMES
 from luthier.record import Record, sha256_of, write_jsonl, write_text
-from luthier.review import LIST, list_answers
-from luthier.slices import lost_slices
 
 PAGE = "review.md"
 CANDIDATE = "tuned"

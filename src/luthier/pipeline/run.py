@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.errors import RecordError
 from luthier.examples import Split
-from luthier.grader_options import grader_kind
 from luthier.pipeline import agreeing, answering, calibrating, learning_curve, stages, training
 from luthier.pipeline.constraining import constraint_inputs
 from luthier.pipeline.environment import environment
@@ -22,9 +21,10 @@ from luthier.pipeline.models import Models
 from luthier.pipeline.replaying import replay_inputs
 from luthier.pipeline.scoring import ask_absent_judge_again, file_hash, grader_inputs, require_judge
 from luthier.pipeline.sources import Sources
-from luthier.probe_options import PROBE_NAMES, ProbeName, margin_of
 from luthier.progress import Show, Silent
 from luthier.recipe import Recipe, digest, dump_recipe, load_recipe
+from luthier.recipe.grader_options import grader_kind
+from luthier.recipe.probe_options import PROBE_NAMES, ProbeName, margin_of
 from luthier.record import Record, explain_os_errors, write_json, write_text
 from luthier.trackers import require_trackers
 
@@ -144,7 +144,7 @@ class Run:
 
     def evaluate(self) -> dict[str, Any]:
         """Ask and grade every candidate on the test side; returns the content of `scores.json`."""
-        from luthier.slices import check_fields
+        from luthier.evidence.slices import check_fields
 
         names = self.recipe.candidates
         require_judge(self.recipe, self.record)
@@ -235,8 +235,8 @@ class Run:
         Raises:
             RecordError: tuned has not been asked and graded.
         """
+        from luthier.evidence.review import LIST, read_list
         from luthier.pipeline import reviewing
-        from luthier.review import LIST, read_list
 
         with self._working():
             inputs = reviewing.review_inputs(self.record, self.recipe)

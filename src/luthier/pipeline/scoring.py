@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.errors import RecordError
 from luthier.examples import Example, Split
-from luthier.grader_options import PYTHON, JudgeOptions
 from luthier.pipeline.constraining import build_constraint
 from luthier.pipeline.models import Models
 from luthier.recipe import Recipe
+from luthier.recipe.grader_options import PYTHON, JudgeOptions
 from luthier.record import STAGE_FOLDER, Record, sha256_of
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def mean_score(
     answers: Sequence[Mapping[str, Any]], asked: Sequence[Example], grader: Grader
 ) -> tuple[float | None, int]:
     """Mean score of answers to `asked`, and of how many: None of 0 where nothing could be scored."""
-    from luthier.evaluation import grade_answers
+    from luthier.evidence.evaluation import grade_answers
 
     rows = grade_answers(answers, asked, grader)
     scores = [row["score"] for row in rows if row["score"] is not None]

@@ -9,11 +9,11 @@ from typing import Any
 
 from luthier.errors import DataError
 from luthier.examples import Example, Split, split_examples
-from luthier.grader_options import grader_kind
 from luthier.pipeline.scoring import recipe_grader
 from luthier.pipeline.sources import Sources
 from luthier.progress import Show
 from luthier.recipe import Recipe
+from luthier.recipe.grader_options import grader_kind
 from luthier.record import Record, sha256_of, write_json, write_jsonl
 
 SIDES = ("train", "validation", "test")
@@ -117,7 +117,7 @@ def read_split(record: Record) -> Split:
 def write_scores(record: Record, recipe: Recipe) -> None:
     """`predictions/` and `scores.json`."""
     from luthier.candidates.constant import against_constant
-    from luthier.evaluation import clusters_of, grade_answers, summarise
+    from luthier.evidence.evaluation import clusters_of, grade_answers, summarise
 
     split = read_split(record)
     grader = recipe_grader(recipe, split)
@@ -145,7 +145,7 @@ def write_scores(record: Record, recipe: Recipe) -> None:
 
 def export_abstention(record: Record, folder: Path) -> None:
     """`abstention.json` beside an exported model, where the record says when it should hand over."""
-    from luthier.calibration import travelling
+    from luthier.evidence.calibration import travelling
 
     if (record / "calibration.json").is_file():
         write_json(folder / "abstention.json", travelling(record.read_json("calibration.json")))
@@ -153,7 +153,7 @@ def export_abstention(record: Record, folder: Path) -> None:
 
 def write_failures(record: Record, names: Sequence[str]) -> None:
     """`failures.json`: the kinds of wrong answers of each candidate."""
-    from luthier.failures import find_failures
+    from luthier.evidence.failures import find_failures
 
     train = read_split(record).train
     found = {name: find_failures(record.read_jsonl(f"predictions/{name}.jsonl"), train) for name in names}

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from luthier.probe_options import is_share
 from luthier.probes.finding import judge_loss
+from luthier.recipe.probe_options import is_share
 from luthier.stats import compare, stand
 
 Worse = Literal["lower", "higher"]

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from luthier.candidate_options import (
+from luthier.errors import RecipeError
+from luthier.recipe.candidate_options import (
     Constrain,
     Documents,
     Prices,
@@ -25,19 +26,25 @@ from luthier.candidate_options import (
     Shots,
     TunedSystem,
 )
-from luthier.errors import RecipeError
-from luthier.grader_options import (
+from luthier.recipe.grader_options import (
     PYTHON,
     GraderChoice,
     GraderOptions,
     JudgeOptions,
     check_grader,
 )
-from luthier.grader_options import Section as _Section
-from luthier.probe_options import ProbeChoice, ProbeGates
-from luthier.recipe_mistakes import explain_mistake, suggest_key
-from luthier.stakes_options import Abstain, Confidence, ConfidenceChoice, Stakes, demand_more, refuse_gaps
-from luthier.yaml_text import PlainYaml, StrictYaml
+from luthier.recipe.grader_options import Section as _Section
+from luthier.recipe.mistakes import explain_mistake, suggest_key
+from luthier.recipe.probe_options import ProbeChoice, ProbeGates
+from luthier.recipe.stakes_options import (
+    Abstain,
+    Confidence,
+    ConfidenceChoice,
+    Stakes,
+    demand_more,
+    refuse_gaps,
+)
+from luthier.recipe.yaml_text import PlainYaml, StrictYaml
 
 CandidateName = Literal["prompt", "few_shot", "retrieval", "scratch", "tuned"]
 TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]

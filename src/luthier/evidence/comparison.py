@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from luthier.errors import RecordError
-from luthier.failures import failures_by_field, rest_of
+from luthier.evidence.failures import failures_by_field, rest_of
+from luthier.evidence.slices import MIN_PAIRS, slice_value
 from luthier.recipe import Recipe, load_recipe
 from luthier.record import Record
-from luthier.slices import MIN_PAIRS, slice_value
 from luthier.stats import compare, holm, stand
 
 Rows = Sequence[Mapping[str, Any]]

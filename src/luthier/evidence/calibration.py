@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from luthier.stakes_options import Abstain, Confidence
+from luthier.recipe.stakes_options import Abstain, Confidence
 from luthier.stats import (
     Threshold,
     control_risk,

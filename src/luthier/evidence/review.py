@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from luthier.errors import RecordError
+from luthier.evidence.failures import failures_of
+from luthier.evidence.slices import slice_of
 from luthier.examples.example import Example
-from luthier.failures import failures_of
 from luthier.recipe import digest
 from luthier.record import Record, write_jsonl
-from luthier.slices import slice_of
 
 Judgement = Literal["accept", "wrong", "unsure"]
 JUDGEMENTS: tuple[Judgement, ...] = get_args(Judgement)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from luthier.candidate_options import Prices
+from luthier.evidence.slices import slice_scores
 from luthier.examples.example import Example
 from luthier.grade import Doubtful, Grader, Summarises, grade_all
-from luthier.slices import slice_scores
+from luthier.recipe.candidate_options import Prices
 from luthier.stats import compare, detectable_difference, holm, mean_interval, stand
 
 Rows = list[dict[str, Any]]

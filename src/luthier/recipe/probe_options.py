@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from luthier.grader_options import Section
+from luthier.recipe.grader_options import Section
 
 ProbeName = Literal[
     "forgetting",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from luthier.grader_options import Section
+from luthier.recipe.grader_options import Section
 
 MAX_SHOTS = 64
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from luthier.grader_options import Section
-from luthier.probe_options import ALL, PROBE_NAMES
+from luthier.recipe.grader_options import Section
+from luthier.recipe.probe_options import ALL, PROBE_NAMES
 
 SURER = 0.95  # how sure high stakes want to be of the promised risk, where the recipe does not say
 

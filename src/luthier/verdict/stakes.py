@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from luthier.gate import Gate, undecided
-from luthier.probe_options import PROBE_NAMES
+from luthier.evidence.review import LIST, measure_progress, read_judgements, read_list
+from luthier.evidence.slices import MIN_PAIRS, lost_slices
 from luthier.recipe import Gates, Recipe
+from luthier.recipe.probe_options import PROBE_NAMES
 from luthier.record import Record
-from luthier.review import LIST, measure_progress, read_judgements, read_list
-from luthier.slices import MIN_PAIRS, lost_slices
 from luthier.stats import clopper_pearson, detectable_difference, examples_needed, predicted_power
+from luthier.verdict.gate import Gate, undecided
 
 ALPHA = 0.05
 LEAST_GOAL = 0.02  # where any gain counts, there is no number of examples that could show it

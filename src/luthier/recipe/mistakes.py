@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from luthier.grader_options import GRADER_TAGS
+from luthier.recipe.grader_options import GRADER_TAGS
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -12,12 +12,12 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from luthier.errors import RecordError
-from luthier.gate import Gate
-from luthier.probe_options import ProbeName, margin_of
 from luthier.recipe import Gates, load_recipe
+from luthier.recipe.probe_options import ProbeName, margin_of
 from luthier.record import Record
-from luthier.stakes import demanded, worse_slices
 from luthier.stats import examples_needed
+from luthier.verdict.gate import Gate
+from luthier.verdict.stakes import demanded, worse_slices
 
 ALPHA = 0.05
 LEAKS = "leaks found"
