@@ -60,12 +60,15 @@ def check_greedy(model: Any, prompts: list[list[int]], results: list[Generated],
         assert best - second < 1e-4, f"after {same} tokens of {prompt}: {list(result.ids)}, not {ids}"
 
 
-def check_logprobs(model: Any, prompts: list[list[int]], results: list[Generated]) -> None:
-    """The log-probability is the model's, of the tokens written and the stop token if it is known."""
-    unfinished = [(p, r) for p, r in zip(prompts, results, strict=True) if not r.finished]
-    values = logprobs(model, [[*p, *r.ids] for p, r in unfinished])
-    for (prompt, result), value in zip(unfinished, values, strict=True):
-        assert result.logprob == pytest.approx(value[len(prompt) - 1 :].sum().item(), rel=1e-4, abs=1e-5)
+def check_logprobs(
+    model: Any, prompts: list[list[int]], results: list[Generated], stop: frozenset[int] = STOP
+) -> None:
+    """The log-probability is the model's, of the tokens written and of ending there by any stop token."""
+    for prompt, result in zip(prompts, results, strict=True):
+        ends = sorted(stop) if result.finished else [None]
+        rows = [[*prompt, *result.ids, *([] if end is None else [end])] for end in ends]
+        values = torch.stack([row[len(prompt) - 1 :].sum() for row in logprobs(model, rows)])
+        assert result.logprob == pytest.approx(values.logsumexp(0).item(), rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [3, 32])

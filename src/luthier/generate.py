@@ -36,7 +36,8 @@ class Generated:
 
     Attributes:
         ids: the tokens written, without the stop token.
-        logprob: summed log-probability of the tokens written, the stop token included; under a constraint
+        logprob: summed log-probability of the tokens written, and of ending there by any of the stop
+            tokens where one came; under a constraint
             at every token among those that were allowed.
         finished: whether a stop token ended it (False: `max_new_tokens` did).
         seconds: this row's share of its batch's time.
@@ -198,6 +199,7 @@ class _Writing:
         ended = [False] * count
         alive = list(range(count))
         walks = None if constraint is None else [constraint.walk() for _ in range(count)]
+        stops = torch.tensor(sorted(stop_ids), dtype=torch.long, device=self.device)
         hidden = self.last
         for step in range(self.max_new_tokens):
             if step:
@@ -207,10 +209,12 @@ class _Writing:
                 forbid_others(logits, [walks[row] for row in alive])
             tokens = _choose(logits, temperature, sampler)
             chosen = logits.gather(1, tokens[:, None])[:, 0]
-            gained = (chosen - torch.logsumexp(logits, dim=-1)).tolist()
+            whole = torch.logsumexp(logits, dim=-1)
+            gained = (chosen - whole).tolist()
+            ending = (torch.logsumexp(logits[:, stops], dim=-1) - whole).tolist()
             keep = []
             for place, (row, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
-                logprobs[row] += gained[place]
+                logprobs[row] += ending[place] if token in stop_ids else gained[place]
                 if token in stop_ids:
                     ended[row] = True
                     advance(1)
@@ -267,9 +271,14 @@ class _Guide(LogitsProcessor):
         self._steps.append(torch.log_softmax(allowed[0], dim=-1))
         return cast(torch.FloatTensor, allowed)
 
-    def logprob(self, written: Sequence[int]) -> float:
-        """Of the tokens written, each among those that were allowed."""
-        return float(sum(float(step[token]) for step, token in zip(self._steps, written, strict=True)))
+    def logprob(self, written: Sequence[int], stops: Sequence[int]) -> float:
+        """Of the tokens written, each among those that were allowed; of the end, by any of `stops`."""
+        return float(
+            sum(
+                float(step[list(stops) if token in stops else [token]].logsumexp(0))
+                for step, token in zip(self._steps, written, strict=True)
+            )
+        )
 
 
 def _row_by_row(
@@ -301,15 +310,25 @@ def _row_by_row(
             **({"do_sample": False} | sampling),
         )
     written = output[0, len(prompt) :].tolist()
-    if guide is None:
-        (values,) = score(model, [[*prompt, *written]])
-        logprob = float(values[len(prompt) - 1 :].sum())
-    else:
-        logprob = guide.logprob(written)
     ended = bool(written) and written[-1] in stop_ids
+    logprob = (
+        _own_logprob(model, prompt, written, sorted(stop_ids) if ended else [])
+        if guide is None
+        else guide.logprob(written, sorted(stop_ids))
+    )
     return Generated(
         tuple(written[:-1] if ended else written),
         logprob,
         ended,
         time.perf_counter() - started,
     )
+
+
+def _own_logprob(model: Model, prompt: list[int], written: list[int], stops: Sequence[int]) -> float:
+    """Of the tokens written; where they ended, of ending there by any of `stops`."""
+    if not stops:
+        (values,) = score(model, [[*prompt, *written]])
+        return float(values[len(prompt) - 1 :].sum())
+    ends = score(model, [[*prompt, *written[:-1], stop] for stop in stops])
+    before = float(ends[0][len(prompt) - 1 : -1].sum())
+    return before + float(torch.stack([values[-1] for values in ends]).logsumexp(0))
