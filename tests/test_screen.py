@@ -291,3 +291,15 @@ def test_showing_costs_nothing_that_counts() -> None:
             watch(at(step, steps=2000))
         seconds = (time.process_time() - began) / 500
     assert seconds < 1e-3
+
+
+def test_the_first_of_many_gives_no_guess_of_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first answer of a batch comes after all have been read: times a hundred, it would be hours."""
+    monkeypatch.setattr(bars, "PLAIN_SECONDS", 0.0)
+    out = io.StringIO()
+    with bar(Console(file=out, width=200), "answering", 100) as advance:
+        advance(1)
+        advance(20)
+    first, second, _ = out.getvalue().splitlines()
+    assert "1/100" in first and "left" not in first
+    assert "21/100" in second and "left" in second

@@ -15,6 +15,9 @@ from luthier.progress import Advance
 
 ROOMY = 100  # columns from which the bar is long and the detail stands beside it
 PLAIN_SECONDS = 30.0  # between lines where there is no terminal
+GUESSABLE = (
+    0.1  # share that is done before the time left is guessed: the first answer of a batch takes longest
+)
 
 
 @contextlib.contextmanager
@@ -54,7 +57,7 @@ def _in_lines(console: Console, what: str, total: int | None) -> Iterator[Advanc
         so_far, last, now = so_far + done, detail, monotonic()
         if now - told >= PLAIN_SECONDS and so_far != total:
             told = now
-            if left is None and total and so_far:
+            if left is None and total and so_far >= GUESSABLE * total:
                 left = (now - began) / so_far * (total - so_far)
             remaining = "" if left is None else f"{clock(left)} left"
             say(
@@ -114,7 +117,9 @@ class _Times(ProgressColumn):
     def render(self, task: Task) -> Text:
         taken = task.finished_time if task.finished else task.elapsed
         shown = Text(clock(taken or 0), style="progress.elapsed")
-        left = task.time_remaining if task.fields["left"] is None else task.fields["left"]
+        left = task.fields["left"]
+        if left is None and task.total and task.completed >= GUESSABLE * task.total:
+            left = task.time_remaining
         if left is not None and not task.finished:
             shown.append(f" {clock(left)} left", style="dim")
         return shown
