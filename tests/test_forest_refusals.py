@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import peft
@@ -30,6 +31,19 @@ def test_an_adapter_that_begins_at_a_token_of_the_sequence_is_refused() -> None:
     config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], alora_invocation_tokens=[5, 6])
     model = peft.get_peft_model(tiny("llama"), config)
     with pytest.raises(ModelError, match="activated LoRA"):
+        logprobs(model, ROWS)
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+def test_adapters_mixed_by_the_whole_sequence_are_refused(tmp_path: Path) -> None:
+    """X-LoRA asks the model first how to mix: what a token gets depends on those after it."""
+    for name in ("a", "b"):
+        config = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"])
+        peft.get_peft_model(tiny("llama"), config).save_pretrained(tmp_path / name)
+    adapters = {name: str(tmp_path / name) for name in ("a", "b")}
+    mixed = peft.XLoraConfig(task_type="CAUSAL_LM", hidden_size=32, xlora_depth=1, adapters=adapters)
+    model = peft.get_peft_model(tiny("llama", use_cache=False), mixed)
+    with pytest.raises(ModelError, match="X-LoRA"):
         logprobs(model, ROWS)
 
 
