@@ -152,3 +152,17 @@ def test_code_and_fence_cannot_be_broken_out_of(text: str) -> None:
     assert [t.type for t in row].count("td_open") == 1
     block = parser.parse(f"{fence(text)}\n{text}\n{fence(text)}\n")
     assert [t.type for t in block] == ["fence"]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.346, "percent", "34.6%"),
+        (0.006, "points", "+0.6 points"),
+        (2.4657, "nats per token", "2.466"),
+        (-0.085, "difference in nats per token", f"{numbers.MINUS}0.085"),
+        (None, "nats per token", "not measured"),
+    ],
+)
+def test_a_unit_that_the_table_names_is_not_said_again(value: float | None, unit: str, text: str) -> None:
+    assert numbers.bare(value, unit) == text

@@ -80,6 +80,13 @@ def quantity(value: float | None, unit: str) -> str:
     return f"{text} {name}".strip()
 
 
+def bare(value: float | None, unit: str) -> str:
+    """`quantity` without a unit's name, for a table that names the unit once; `%` and `points` stay."""
+    name = unit.removeprefix("difference in ")
+    shown = quantity(value, unit)
+    return shown if unit in ("percent", "points", "ratio") else shown.removesuffix(f" {name}")
+
+
 def with_interval(interval: Interval, unit: str) -> str:
     """A value followed by its interval: `83.3% [75.4, 89.5]`, `+12.5 points [+4.1, +20.9]`."""
     return f"{quantity(interval.value, unit)} {bounds(interval, unit)}".strip()

@@ -235,6 +235,7 @@ def _environment() -> jinja2.Environment:
         "points": numbers.points,
         "with_interval": numbers.with_interval,
         "quantity": numbers.quantity,
+        "bare": numbers.bare,
         "bounds": numbers.bounds,
         "probability": numbers.probability,
         "sentence": as_sentence,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from luthier.card.failing import Failures
-from luthier.card.numbers import Interval, price, quantity
+from luthier.card.numbers import Interval, bare, price, quantity
 from luthier.card.slicing import Slice
 from luthier.recipe.probe_options import is_share
 
@@ -191,6 +191,11 @@ class Probe:
         if self.margin is None:
             return "none"
         return quantity(self.margin, self.difference_unit).removeprefix("+")
+
+    @property
+    def bare_margin(self) -> str:
+        """The same without a unit's name, for a table that names the unit once."""
+        return "none" if self.margin is None else bare(self.margin, self.difference_unit).removeprefix("+")
 
     @property
     def value_unit(self) -> str:

@@ -103,9 +103,8 @@ def chance_of_right(items: Sequence[ChoiceItem], logps: Logps) -> np.ndarray[Any
 def _reason(finding: str, low: float | None, margin: float) -> str:
     if low is None:
         return "the difference is undefined"
-    bound = (
-        f"the loss is at most {-low:.1%} (one-sided 95%)" if low < 0 else "nothing was lost (one-sided 95%)"
-    )
+    most = f"at most {-low:.1%}" if -low >= 0.001 else "under 0.1%"
+    bound = f"the loss is {most} (one-sided 95%)" if low < 0 else "nothing was lost (one-sided 95%)"
     return {
         "within_margin": f"{bound}, inside the margin of {margin:.1%}",
         "worse": f"the loss is real and not inside the margin of {margin:.1%}",
