@@ -19,10 +19,11 @@ import yaml
 
 import luthier
 from luthier.card import numbers
-from luthier.card.facts import as_sentence, describe_adapter, is_whole_model, key_figures
+from luthier.card.facts import describe_adapter, is_whole_model, key_figures
 from luthier.card.markdown import Markdown, code, escape, fence, one_line
 from luthier.card.questions import answer_questions
 from luthier.card.reading import read_view
+from luthier.card.templates import environment
 from luthier.card.view import Finding, View
 from luthier.record import Record, write_text
 
@@ -191,24 +192,7 @@ def _public_message(finding: Finding) -> str:
 
 @cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("luthier", "card"),
-        autoescape=False,  # not HTML: `finalize` escapes for Markdown, and only Markdown passes through
-        finalize=escape,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": numbers.percent,
-        "points": numbers.points,
-        "bounds": numbers.bounds,
-        "quantity": numbers.quantity,
-        "probability": numbers.probability,
-        "count": numbers.count,
-        "duration": numbers.duration,
-        "code": code,
-        "public_message": _public_message,
-        "sentence": as_sentence,
-    }
-    return environment
+    # not HTML: `finalize` escapes for Markdown, and only Markdown passes through
+    made = environment(autoescape=False, finalize=escape)
+    made.filters |= {"code": code, "public_message": _public_message}
+    return made

@@ -19,9 +19,10 @@ from markupsafe import Markup
 
 import luthier
 from luthier.card import charts, numbers
-from luthier.card.facts import as_sentence, environment_facts, key_figures, training_facts
+from luthier.card.facts import environment_facts, key_figures, training_facts
 from luthier.card.reading import read_view
 from luthier.card.svg import cover
+from luthier.card.templates import environment
 from luthier.card.view import Confidence, Probe, Training, View
 from luthier.record import Record, write_text
 
@@ -223,24 +224,6 @@ def _policy(style: str, script: str) -> str:
 
 @cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("luthier", "card"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": numbers.percent,
-        "points": numbers.points,
-        "with_interval": numbers.with_interval,
-        "quantity": numbers.quantity,
-        "bare": numbers.bare,
-        "bounds": numbers.bounds,
-        "probability": numbers.probability,
-        "sentence": as_sentence,
-        "count": numbers.count,
-        "duration": numbers.duration,
-        "loss": lambda value: numbers.quantity(numbers.finite(value), ""),
-    }
-    return environment
+    made = environment(autoescape=True)
+    made.filters["loss"] = lambda value: numbers.quantity(numbers.finite(value), "")
+    return made
