@@ -138,9 +138,8 @@ def say_difference(result: Mapping[str, Any]) -> str:
     """One line: how far the newer run is from the older, on how many examples."""
     if result["difference"] is None:
         return "the difference is undefined"
-    bounds = "" if result["low"] is None else f" [{100 * result['low']:+.1f}, {100 * result['high']:+.1f}]"
     return (
-        f"{100 * result['difference']:+.1f}{bounds} points on {result['n']} examples, p {_p(result['p'])}; "
+        f"{_points(result)} points on {result['n']} examples, p {_p(result['p'])}; "
         f"a loss of {100 * result['margin']:.1f} points is accepted"
     )
 

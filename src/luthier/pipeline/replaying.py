@@ -5,20 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier.assets import suite_file
 from luthier.errors import DataError
 from luthier.pipeline.models import Models
+from luthier.pipeline.sources import path_of
 from luthier.progress import Show
-from luthier.recipe import SUITES, Recipe
+from luthier.recipe import Recipe
 from luthier.record import sha256_of
 
 if TYPE_CHECKING:
     from luthier.methods import Item
-
-MICRO_TOKENS = 2048
 
 
 def replay_items(recipe: Recipe, models: Models, show: Show, *, beside: Sequence[Item]) -> list[Item]:
@@ -44,7 +41,7 @@ def replay_items(recipe: Recipe, models: Models, show: Show, *, beside: Sequence
 def replay_inputs(recipe: Recipe) -> dict[str, Any]:
     """What replay depends on besides the recipe's `train`."""
     file = recipe.train.replay_data
-    return {} if file is None else {"replay_data": sha256_of(_path(file))}
+    return {} if file is None else {"replay_data": sha256_of(path_of(file))}
 
 
 def _own(models: Models, show: Show, tokens: int) -> list[Item]:
@@ -62,15 +59,17 @@ def _general(recipe: Recipe, models: Models, tokens: int) -> list[Item]:
     file = recipe.train.replay_data
     assert file is not None
     limit = models.context_limit()
-    found = list(read_examples(_path(file)).examples)
+    found = list(read_examples(path_of(file)).examples)
     random.Random(f"{recipe.seed}/replay").shuffle(found)
     items: list[Item] = []
+    taken = 0
     for example in found:
         (item,) = SFT().items([example], models.chat, None)
         if limit is not None and max(len(sequence.ids) for sequence in item.sequences) > limit:
             continue
-        if items and sum(known.tokens for known in items) + item.tokens > tokens:
+        if items and taken + item.tokens > tokens:
             break
+        taken += item.tokens
         items.append(replace(item, where=f"replay {len(items) + 1}"))
     if not items:
         raise DataError(
@@ -87,9 +86,5 @@ def _taught(models: Models, show: Show, items: Sequence[Item]) -> list[Item]:
     flags = [row for item in items for row in item.flags]
     with show.task("replay: base model's distributions", len(sequences)) as advance:
         ids = [sequence.ids for sequence in sequences]
-        taught = iter(soft_targets(models.base().model, ids, flags, max_tokens=MICRO_TOKENS, advance=advance))
+        taught = iter(soft_targets(models.base().model, ids, flags, advance=advance))
     return [replace(item, soft=tuple(next(taught) for _ in item.sequences)) for item in items]
-
-
-def _path(file: str) -> Path:
-    return suite_file(file.removeprefix(SUITES)) if file.startswith(SUITES) else Path(file)

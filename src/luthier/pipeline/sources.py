@@ -56,7 +56,9 @@ class Sources:
 
     @cached_property
     def _paths(self) -> dict[str, Path]:
-        return {
-            side: suite_file(file.removeprefix(SUITES)) if file.startswith(SUITES) else Path(file)
-            for side, file in self._files.items()
-        }
+        return {side: path_of(file) for side, file in self._files.items()}
+
+
+def path_of(file: str) -> Path:
+    """Where a file of examples that a recipe names is: its own, or `suites:FILE` of the public suites."""
+    return suite_file(file.removeprefix(SUITES)) if file.startswith(SUITES) else Path(file)
