@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.harness import BenchError, Worker
 from bench.machine import describe_machine
 from bench.report import table
+from bench.results import append_outcome, read_rows
 from luthier.demo import RECIPE
 from luthier.recipe import digest
 from luthier.stats import compare
@@ -89,8 +89,7 @@ def main(arguments: list[str]) -> int:
             continue
         found.pop("event")
         outcomes[kind] = Outcome(kind, settings, **found)
-        with given.results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(outcomes[kind])) + "\n")
+        append_outcome(given.results, outcomes[kind])
         print(f"{kind}: {found['score']:.3f} in {found['seconds']:.0f} s", file=sys.stderr, flush=True)
         given.out.write_text(write_table(outcomes, failed), encoding="utf-8")
     given.out.write_text(write_table(outcomes, failed), encoding="utf-8")
@@ -100,8 +99,7 @@ def main(arguments: list[str]) -> int:
 def read_outcomes(path: Path, settings: str) -> dict[str, Outcome]:
     """What has been measured with these settings, in the order of `KINDS`."""
     found = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        raw = json.loads(line)
+    for raw in read_rows(path):
         if raw["settings"] == settings:
             lists = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
             found[raw["kind"]] = Outcome(**raw | lists)

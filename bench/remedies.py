@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from bench.harness import BenchError, Worker
 from bench.learning_rate.tasks import HELD_OUT, TASKS, TRAIN
 from bench.machine import describe_machine
 from bench.report import table
+from bench.results import append_outcome, read_rows
 from luthier.recipe import digest
 
 MODEL = "smollm2-135m"
@@ -88,8 +88,7 @@ def main(arguments: list[str]) -> int:
             print(f"{point}: {error}", file=sys.stderr)
             code = 1
             continue
-        with given.results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(found[point])) + "\n")
+        append_outcome(given.results, found[point])
         shown = {scale: float(np.mean(v["scores"])) for scale, v in found[point].scales.items()}
         print(f"{point}: {shown}, {found[point].seconds:.0f} s", file=sys.stderr, flush=True)
         given.out.write_text(write_table(found, given.seeds), encoding="utf-8")
@@ -105,13 +104,9 @@ def all_points(tasks: Sequence[str], seeds: int) -> Iterator[Point]:
 
 
 def read_outcomes(path: Path, settings: str) -> dict[Point, Outcome]:
-    """What has been measured with these settings; a line that an interruption cut off is left out."""
+    """What has been measured with these settings."""
     found = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            raw = json.loads(line)
-        except ValueError:
-            continue
+    for raw in read_rows(path):
         if raw["settings"] == settings:
             point = Point(**raw.pop("point"))
             found[point] = Outcome(point, **raw)

@@ -32,8 +32,9 @@ from bench.claims.evidence import (
     values,
 )
 from bench.claims.page import write_page
-from bench.claims.points import EVERYTHING, Outcome, Outcomes, append_outcome, read_outcomes
+from bench.claims.points import EVERYTHING, Outcome, Outcomes, read_outcomes
 from bench.harness import BenchError
+from bench.results import append_outcome
 from luthier.recipe import Recipe
 from luthier.stats import compare, wilson
 

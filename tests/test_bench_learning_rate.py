@@ -12,11 +12,11 @@ from bench.learning_rate.points import (
     Outcome,
     Point,
     all_points,
-    append_outcome,
     read_outcomes,
 )
 from bench.learning_rate.table import regret_table, write_study
 from bench.learning_rate.tasks import HELD_OUT, TASKS, TRAIN, draw
+from bench.results import append_outcome
 
 
 def outcome(factor: float, loss: float | None, *, seed: int = 0, score: float | None = 0.5) -> Outcome:

@@ -19,8 +19,9 @@ from bench.claims import (
 from bench.claims.claim import Claim
 from bench.claims.data import Size
 from bench.claims.page import write_page
-from bench.claims.points import Outcome, Outcomes, Point, append_outcome, as_outcome, read_outcomes
+from bench.claims.points import Outcome, Outcomes, Point, as_outcome, read_outcomes
 from bench.harness import BenchError, Worker
+from bench.results import append_outcome
 
 CLAIMS = {
     module.CLAIM.name: module.CLAIM

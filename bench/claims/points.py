@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bench.claims import data
 from bench.claims.data import Sides, Size
+from bench.results import read_rows
 from luthier.demo import RECIPE
 from luthier.recipe import digest, load_recipe
 
@@ -209,12 +209,12 @@ def _recipe(seed: int, changed: Mapping[str, Any], **train: Any) -> dict[str, An
 
 
 def read_outcomes(path: Path) -> dict[str, Outcome]:
-    """What has been found, by key; a line that an interruption cut off is left out."""
+    """What has been found, by key; rows of another form are left out."""
     found = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for raw in read_rows(path):
         try:
-            outcome = as_outcome(json.loads(line))
-        except (ValueError, KeyError, TypeError):
+            outcome = as_outcome(raw)
+        except (KeyError, TypeError):
             continue
         found[outcome.key] = outcome
     return found
@@ -223,11 +223,3 @@ def read_outcomes(path: Path) -> dict[str, Outcome]:
 def as_outcome(raw: Mapping[str, Any]) -> Outcome:
     """An outcome from what JSON made of it."""
     return Outcome(**{**raw, **{name: tuple(raw[name]) for name in ("cases", "kinds", "trained")}})
-
-
-def append_outcome(path: Path, outcome: Outcome) -> None:
-    """Add one line; on a line of its own even where the last one was cut off."""
-    before = path.read_bytes() if path.is_file() else b""
-    with path.open("a", encoding="utf-8") as file:
-        file.write("\n" if before and not before.endswith(b"\n") else "")
-        file.write(json.dumps(asdict(outcome)) + "\n")

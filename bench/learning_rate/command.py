@@ -15,11 +15,11 @@ from bench.learning_rate.points import (
     Outcome,
     Point,
     all_points,
-    append_outcome,
     read_outcomes,
 )
 from bench.learning_rate.table import write_study
 from bench.learning_rate.tasks import HELD_OUT, TASKS, TRAIN
+from bench.results import append_outcome
 from luthier.recipe import digest
 
 MODEL = "smollm2-135m"

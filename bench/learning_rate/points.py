@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+
+from bench.results import read_rows
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the rule's rate: a factor of 16, more than a decade
 UNTRAINED = 0.0  # the model as it is
@@ -50,23 +51,10 @@ def all_points(tasks: Sequence[str], seeds: int) -> Iterator[Point]:
 
 
 def read_outcomes(path: Path, settings: str) -> list[Outcome]:
-    """What has been found with these settings; a line that an interruption cut off is left out."""
+    """What has been found with these settings."""
     found: dict[Point, Outcome] = {}
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for line in lines:
-        try:
-            raw = json.loads(line)
-        except ValueError:
-            continue
+    for raw in read_rows(path):
         if raw["settings"] == settings:
             point = Point(**raw.pop("point"))
             found[point] = Outcome(point, **raw)
     return list(found.values())
-
-
-def append_outcome(path: Path, outcome: Outcome) -> None:
-    """Add one line; on a line of its own even where the last one was cut off."""
-    before = path.read_bytes() if path.is_file() else b""
-    with path.open("a", encoding="utf-8") as file:
-        file.write("\n" if before and not before.endswith(b"\n") else "")
-        file.write(json.dumps(asdict(outcome)) + "\n")
