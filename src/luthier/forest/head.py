@@ -114,36 +114,72 @@ class _FrozenHead(torch.autograd.Function):
         return upstream[:, None].to(slopes.dtype) * slopes, None, None
 
 
+class Exponentials:
+    """Sums of exp(z - m) over the tiles of a vocabulary, where m is the highest logit z so far.
+
+    Args:
+        hidden: `[P, D]`, of which there is a sum each.
+        width: of the rows of the head's matrix that are summed with these weights; None where none are.
+    """
+
+    def __init__(self, hidden: torch.Tensor, width: int | None) -> None:
+        self._highest = hidden.new_full((len(hidden), 1), float("-inf"), dtype=torch.float32)
+        self._total = torch.zeros_like(self._highest)
+        self._rows = None if width is None else self._total.new_zeros(len(hidden), width)
+
+    def add(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tile's exponentials, in the place of its logits, and the factor for earlier sums."""
+        above = torch.maximum(self._highest, logits.amax(1, keepdim=True))
+        fade = (self._highest - above).exp_()
+        weights = logits.sub_(above).exp_()
+        self._total.mul_(fade).add_(weights.sum(1, keepdim=True))
+        self._highest = above
+        return weights, fade
+
+    def add_rows(
+        self, weights: torch.Tensor, fade: torch.Tensor, matrix: torch.Tensor, slope: torch.Tensor | None
+    ) -> None:
+        """Add the weighted rows of a tile of the matrix, each by the slope of its soft cap."""
+        assert self._rows is not None
+        if slope is not None:
+            weights *= slope
+        self._rows.mul_(fade)
+        if self._rows.dtype == matrix.dtype:
+            self._rows.addmm_(weights, matrix)
+        else:
+            self._rows += weights.to(matrix.dtype) @ matrix
+
+    def log_total(self) -> torch.Tensor:
+        """`[P]` log-sum-exp of all logits."""
+        return (self._highest + self._total.log())[:, 0]
+
+    def mean(self, sums: torch.Tensor) -> torch.Tensor:
+        """Sums with these weights, `[P, ...]`, as means under the softmax."""
+        return sums / self._total
+
+    def mean_row(self) -> torch.Tensor:
+        """`[P, width]` mean of the matrix's rows under the softmax."""
+        assert self._rows is not None
+        return self.mean(self._rows)
+
+
 def _tiled(
     head: Head, hidden: torch.Tensor, targets: torch.Tensor, slopes: torch.Tensor | None
 ) -> torch.Tensor:
     """log p `[P]`; d log p / d h goes into `slopes` `[P, D]`."""
-    rows = len(hidden)
-    highest = hidden.new_full((rows, 1), float("-inf"), dtype=torch.float32)
-    total = hidden.new_zeros((rows, 1), dtype=torch.float32)
-    mean = None if slopes is None else hidden.new_zeros(hidden.shape, dtype=torch.float32)
+    sums = Exponentials(hidden, None if slopes is None else hidden.shape[1])
     tile = tile_of(hidden)
     for first in range(0, len(head.weight), tile):
         piece = head.part(first, first + tile)
         logits = piece.logits(hidden).float()
-        above = torch.maximum(highest, logits.amax(1, keepdim=True))
-        fade = (highest - above).exp_()
-        slope = slope_of(head, logits) if slopes is not None else None
-        weights = logits.sub_(above).exp_()
-        total.mul_(fade).add_(weights.sum(1, keepdim=True))
-        highest = above
-        if mean is not None:
-            if slope is not None:
-                weights *= slope
-            mean.mul_(fade)
-            if mean.dtype == piece.weight.dtype:
-                mean.addmm_(weights, piece.weight)
-            else:
-                mean += weights.to(piece.weight.dtype) @ piece.weight
+        slope = None if slopes is None else slope_of(head, logits)
+        weights, fade = sums.add(logits)
+        if slopes is not None:
+            sums.add_rows(weights, fade, piece.weight, slope)
     chosen, towards = _chosen(head, hidden, targets)
-    if slopes is not None and mean is not None:
-        slopes.copy_(towards - mean / total).mul_(head.scale)
-    return chosen - (highest + total.log())[:, 0]
+    if slopes is not None:
+        slopes.copy_(towards - sums.mean_row()).mul_(head.scale)
+    return chosen - sums.log_total()
 
 
 def _chosen(head: Head, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

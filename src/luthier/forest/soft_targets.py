@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from luthier.forest.head import CHUNK, TRAINED_CHUNK, Head, slope_of, tile_of
+from luthier.forest.head import CHUNK, TRAINED_CHUNK, Exponentials, Head, slope_of, tile_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,55 +91,24 @@ class _FrozenHead(torch.autograd.Function):
         return upstream[:, None].to(slopes.dtype) * slopes, None, None
 
 
-class _Exponentials:
-    """Sums of exp(z - m) over the tiles of a vocabulary, where m is the highest logit z so far."""
-
-    def __init__(self, hidden: torch.Tensor, width: int | None) -> None:
-        self.highest = hidden.new_full((len(hidden), 1), float("-inf"), dtype=torch.float32)
-        self.total = torch.zeros_like(self.highest)
-        self.rows = None if width is None else self.total.new_zeros(len(hidden), width)
-
-    def add(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The tile's exponentials, and what earlier sums have to be multiplied with."""
-        above = torch.maximum(self.highest, logits.amax(1, keepdim=True))
-        fade = (self.highest - above).exp_()
-        weights = (logits - above).exp_()
-        self.total.mul_(fade).add_(weights.sum(1, keepdim=True))
-        self.highest = above
-        return weights, fade
-
-    def add_rows(
-        self, weights: torch.Tensor, fade: torch.Tensor, matrix: torch.Tensor, slope: torch.Tensor | None
-    ) -> None:
-        """Add the weighted rows of the head's matrix, each by the slope of its soft cap."""
-        assert self.rows is not None
-        if slope is not None:
-            weights = weights * slope
-        self.rows.mul_(fade)
-        if matrix.dtype == self.rows.dtype:
-            self.rows.addmm_(weights, matrix)
-        else:
-            self.rows += weights.to(matrix.dtype) @ matrix
-
-
 def _tiled(
     head: Head, hidden: torch.Tensor, teacher: Head, states: torch.Tensor, slopes: torch.Tensor | None
 ) -> torch.Tensor:
     """s `[P]`; d s / d h goes into `slopes` `[P, D]`."""
     width = None if slopes is None else hidden.shape[1]
-    own, wanted = _Exponentials(hidden, width), _Exponentials(hidden, width)
-    expected = torch.zeros_like(own.total)
+    own, wanted = Exponentials(hidden, width), Exponentials(hidden, width)
+    expected = hidden.new_zeros((len(hidden), 1), dtype=torch.float32)
     tile = tile_of(hidden)
     for first in range(0, len(head.weight), tile):
         piece = head.part(first, first + tile)
         logits = piece.logits(hidden).float()
-        weights, fade = own.add(logits)
+        slope = None if slopes is None else slope_of(head, logits)
         towards, faded = wanted.add(teacher.part(first, first + tile).logits(states).float())
         expected.mul_(faded).add_((towards * logits).sum(1, keepdim=True))
-        if width is not None:
-            slope = slope_of(head, logits)
+        weights, fade = own.add(logits)
+        if slopes is not None:
             own.add_rows(weights, fade, piece.weight, slope)
             wanted.add_rows(towards, faded, piece.weight, slope)
-    if slopes is not None and own.rows is not None and wanted.rows is not None:
-        slopes.copy_(wanted.rows / wanted.total - own.rows / own.total).mul_(head.scale)
-    return (expected / wanted.total - own.highest - own.total.log())[:, 0]
+    if slopes is not None:
+        slopes.copy_(wanted.mean_row() - own.mean_row()).mul_(head.scale)
+    return wanted.mean(expected)[:, 0] - own.log_total()
