@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from card_record import edit_json, record
 from huggingface_hub import ModelCardData
 from huggingface_hub.repocard import metadata_load
 from markdown_it import MarkdownIt
-from test_card_record import edit_json, record
 from test_card_report import everywhere, rewrite, safe
 
 from luthier.card import write_card

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_card_record import edit_json, record, write_record
+from card_record import edit_json, record, write_record
 
 from luthier.card import write_report
 from luthier.record import Record, write_json, write_jsonl
