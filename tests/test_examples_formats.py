@@ -10,7 +10,7 @@ from luthier.examples.formats import FORMATS, convert_row, recognise_format
 
 
 def convert(row: dict[str, Any]) -> list[tuple[str, str]]:
-    messages, _, _ = convert_row(recognise_format([row], where="f"), row)
+    messages, *_ = convert_row(recognise_format([row], where="f"), row)
     return [(m.role, m.content) for m in messages]
 
 
@@ -25,6 +25,8 @@ ROWS = [
         {"conversations": [{"from": "human", "value": "Where?"}, {"from": "gpt", "value": "Here."}]},
     ),
     ("prompt/completion", {"prompt": "Where?", "completion": "Here."}),
+    ("chosen/rejected", {"prompt": "Where?", "chosen": "Here.", "rejected": "No idea."}),
+    ("prompt/completion/label", {"prompt": "Where?", "completion": "Here.", "label": True}),
     (
         "prompt/completion",
         {
@@ -86,7 +88,7 @@ def test_weights_parts_and_developer_messages_of_chat() -> None:
             {"role": "assistant", "content": "yes", "weight": 1},
         ]
     }
-    messages, _, _ = convert_row(FORMATS[0], row)
+    messages, *_ = convert_row(recognise_format([row], where="f"), row)
     assert [(m.role, m.content, m.weight) for m in messages] == [
         ("system", "Be short.", 1),
         ("user", "ab", 1),
@@ -98,7 +100,7 @@ def test_weights_parts_and_developer_messages_of_chat() -> None:
 
 def test_system_group_and_other_columns() -> None:
     row = {"Text": "x", "LABEL": "y", "system": "S", "group": 7, "Source": "mail"}
-    messages, group, fields = convert_row(recognise_format([row], where="f"), row)
+    messages, group, fields, *_ = convert_row(recognise_format([row], where="f"), row)
     assert [(m.role, m.content) for m in messages] == [("system", "S"), ("user", "x"), ("assistant", "y")]
     assert group == "7"
     assert fields == {"Source": "mail"}
@@ -106,7 +108,7 @@ def test_system_group_and_other_columns() -> None:
 
 def test_a_system_column_does_not_double_a_system_message() -> None:
     row = {"messages": [{"role": "system", "content": "own"}, *ROWS[0][1]["messages"]], "system": "column"}
-    messages, _, _ = convert_row(FORMATS[0], row)
+    messages, *_ = convert_row(recognise_format([row], where="f"), row)
     assert [m.content for m in messages if m.role == "system"] == ["own"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from luthier.audit.class_imbalance import find_class_imbalance
@@ -38,6 +38,7 @@ CHECKS: dict[str, Callable[[Material], list[Finding]]] = {
     "inconsistent_answers": find_inconsistent_answers,
     "personal_data": find_personal_data,
 }
+OF_ALL_TEXTS = ("secret", "special_token", "personal_data")  # answers that should not be given are read too
 _ORDER = {"error": 0, "warning": 1, "info": 2}
 
 
@@ -102,21 +103,23 @@ def audit_examples(
         raise DataError("there are no examples to audit", fix="give a file with at least one example")
     if answer_kind is not None and answer_kind not in ANSWER_KINDS:
         raise ValueError(f"answer_kind must be one of {', '.join(ANSWER_KINDS)}, got {answer_kind!r}")
-    material = Material(
+    wanted = {side: [example for example in own if example.wanted] for side, own in examples.items()}
+    whole = Material(
         sides=examples,
         system=system,
         tokens=tokens,
         special_tokens=tuple(special_tokens),
         max_tokens=max_tokens,
-        answer_kind=answer_kind or kind_of_answers(everything),
+        answer_kind=answer_kind or kind_of_answers([e for own in wanted.values() for e in own]),
         test_share=test_share,
     )
+    material = replace(whole, sides=wanted)
     findings: list[Finding] = []
     failed: list[tuple[str, str]] = []
     skipped: list[tuple[str, str]] = []
     for name, check in CHECKS.items():
         try:
-            findings += check(material)
+            findings += check(whole if name in OF_ALL_TEXTS else material)
         except NotApplicableError as reason:
             skipped.append((name, str(reason)))
         except Exception as error:  # a broken check must not hide what the others found

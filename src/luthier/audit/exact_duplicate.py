@@ -12,10 +12,11 @@ def find_exact_duplicates(material: Material) -> list[Finding]:
     """One finding per set of copies. Case, spaces and sentence marks are not a difference; score is 1."""
     findings = []
     for cluster in material.same_requests:
-        copies: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+        copies: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for m in cluster.members:
             system = normalise(own_system(material.all[m]) or "")
-            copies[material.side_of[m], system, material.answers[m]].append(m)
+            worse = map(normalise, material.all[m].rejected)
+            copies[material.side_of[m], system, material.answers[m], *worse].append(m)
         findings += [
             Finding(
                 check="exact_duplicate",

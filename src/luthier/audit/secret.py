@@ -49,7 +49,7 @@ def find_secrets(material: Material) -> list[Finding]:
     """One finding per example that holds any; score is how many distinct ones. What was found is masked."""
     findings = []
     for example in material.all:
-        found = dict.fromkeys(hit for message in example.messages for hit in secrets(message.content))
+        found = dict.fromkeys(hit for text in example.texts for hit in secrets(text))
         if found:
             listed = ", ".join(f"{kind} {mask(text)}" for kind, text in list(found)[:3])
             findings.append(

@@ -24,7 +24,7 @@ def find_special_tokens(material: Material) -> list[Finding]:
     markers = sorted({*own, *_MARKUP}, key=lambda marker: (-len(marker), marker))
     findings = []
     for example in material.all:
-        text = "\n".join(message.content for message in example.messages)
+        text = "\n".join(example.texts)
         found = [marker for marker in markers if marker in text]
         if found:
             severe = bool(own & set(found))

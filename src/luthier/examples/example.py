@@ -30,6 +30,8 @@ class Example:
         file, line: where it was read, shown in findings.
         group: examples of one group never part ways in a split (None: its own group).
         fields: every other column of the row, for slices and provenance.
+        rejected: worse answers to the same request, the best of them first.
+        wanted: False where the answer is one that should not be given; such an example is only learnt from.
     """
 
     id: str
@@ -38,6 +40,8 @@ class Example:
     line: int
     group: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    rejected: tuple[str, ...] = ()
+    wanted: bool = True
 
     @property
     def where(self) -> str:
@@ -59,6 +63,11 @@ class Example:
         """The last user message: what retrieval, duplicates and the scratch model look at."""
         return next((m.content for m in reversed(self.request) if m.role == "user"), "")
 
+    @property
+    def texts(self) -> list[str]:
+        """All that is written in it: every turn, and the worse answers."""
+        return [*(message.content for message in self.messages), *self.rejected]
+
     def as_row(self) -> dict[str, Any]:
         """The example as a line of the run folder's `data/*.jsonl`."""
         row: dict[str, Any] = {
@@ -71,6 +80,10 @@ class Example:
             row["group"] = self.group
         if self.fields:
             row["fields"] = dict(self.fields)
+        if self.rejected:
+            row["rejected"] = list(self.rejected)
+        if not self.wanted:
+            row["wanted"] = False
         return row
 
     @classmethod
@@ -83,4 +96,6 @@ class Example:
             line=row["line"],
             group=row.get("group"),
             fields=row.get("fields", {}),
+            rejected=tuple(row.get("rejected", ())),
+            wanted=row.get("wanted", True),
         )

@@ -7,17 +7,24 @@ at the end of an answer is a finding of the audit, not something to repair in si
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from luthier.errors import DataError
 from luthier.examples.example import Message
+from luthier.examples.preferences import (
+    from_choice,
+    is_judged,
+    own_wanted,
+    own_worse,
+    wanted_by_label,
+    worse_answers,
+)
+from luthier.examples.turns import read_chat, read_message, read_text
 
 Values = Mapping[str, Any]
 PASSAGES = ("passage", "context", "contract", "document")  # columns that a question is about
-_ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 _SHAREGPT_ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
     "model": "assistant", "bot": "assistant", "system": "system",
@@ -32,13 +39,34 @@ class Format:
         name: shown to the user ("read as alpaca").
         needs: columns a row must have.
         takes: further columns the converter reads; all others become `Example.fields`.
-        convert: row to messages.
+        convert: row to messages; the chosen answer is the last one.
+        when: what a row's values must be like, where its columns do not tell.
+        wanted: whether the answer of a row is one to give.
+        worse: row and messages to the worse answers to the same request, the best of them first.
     """
 
     name: str
     needs: tuple[str, ...]
     takes: tuple[str, ...]
     convert: Callable[[Values], list[Message]]
+    when: Callable[[Values], bool] = lambda row: True
+    wanted: Callable[[Values], bool] = lambda row: True
+    worse: Callable[[Values, Sequence[Message]], tuple[str, ...]] = lambda row, messages: ()
+
+    def count(self, rows: Sequence[Values]) -> int:
+        """How many rows, with columns in lower case, have this form; most must be as `when` says."""
+        fitting = [row for row in rows if row.keys() >= set(self.needs)]
+        return len(fitting) if 2 * sum(map(self.when, fitting)) > len(fitting) else 0
+
+
+class Conversation(NamedTuple):
+    """What a row says: see the attributes of `Example`."""
+
+    messages: tuple[Message, ...]
+    group: str | None
+    fields: dict[str, Any]
+    rejected: tuple[str, ...] = ()
+    wanted: bool = True
 
 
 def recognise_format(rows: Sequence[Values], *, where: str) -> Format:
@@ -47,8 +75,8 @@ def recognise_format(rows: Sequence[Values], *, where: str) -> Format:
     Raises:
         DataError: none fits any row; names the columns that were found.
     """
-    lowered = [set(map(str.lower, row)) for row in rows]
-    counts = [sum(columns >= set(form.needs) for columns in lowered) for form in FORMATS]
+    lowered = [{key.lower(): value for key, value in row.items()} for row in rows]
+    counts = [form.count(lowered) for form in FORMATS]
     best = max(counts)
     if best:
         return FORMATS[counts.index(best)]
@@ -59,8 +87,8 @@ def recognise_format(rows: Sequence[Values], *, where: str) -> Format:
     )
 
 
-def convert_row(form: Format, row: Values) -> tuple[tuple[Message, ...], str | None, dict[str, Any]]:
-    """Messages, group and remaining fields of a row.
+def convert_row(form: Format, row: Values) -> Conversation:
+    """Messages, group, remaining fields and judgements of a row.
 
     A `system` column goes before the messages unless they have a system prompt, a `group` column
     becomes the group.
@@ -78,11 +106,17 @@ def convert_row(form: Format, row: Values) -> tuple[tuple[Message, ...], str | N
         )
     messages = form.convert(row)
     if row.get("system") and messages[:1] and messages[0].role != "system":
-        messages.insert(0, Message("system", _text(row["system"], "system")))
+        messages.insert(0, Message("system", read_text(row["system"], "system")))
     check_conversation(messages)
     group = row.get("group")
     fields = {key: value for key, value in row.items() if key not in known}
-    return tuple(messages), None if group in (None, "") else _text(group, "group"), fields
+    return Conversation(
+        tuple(messages),
+        None if group in (None, "") else read_text(group, "group"),
+        fields,
+        form.worse(row, messages),
+        form.wanted(row),
+    )
 
 
 def check_conversation(messages: Sequence[Message]) -> None:
@@ -106,56 +140,8 @@ def check_conversation(messages: Sequence[Message]) -> None:
         raise DataError("the answer has weight 0, so nothing would be learnt", fix="set its weight to 1")
 
 
-def _text(value: Any, name: str) -> str:
-    """A value as text: JSON for lists, objects, numbers and booleans.
-
-    Raises:
-        DataError: it is null.
-    """
-    if isinstance(value, str):
-        return value
-    if value is None:
-        raise DataError(f"{name} is null, expected text", fix=f"write {name}, or leave the example out")
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _content(value: Any, name: str) -> str:
-    """The text of a message: a string, or OpenAI's list of text parts."""
-    if isinstance(value, str):
-        return value
-    parts = value if isinstance(value, list) else [value]
-    if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts):
-        raise DataError(
-            f"{name} has no text content", fix="Luthier reads text only: no images, no bare tool calls"
-        )
-    return "".join(part["text"] for part in parts)
-
-
-def _chat(value: Any, name: str) -> list[Message]:
-    if isinstance(value, dict):
-        value = [value]
-    if not isinstance(value, list):
-        raise DataError(f"{name} is not a list", fix=f'write "{name}": [{{"role": …, "content": …}}, …]')
-    return [_message(item, f"{name}[{number}]") for number, item in enumerate(value)]
-
-
-def _message(item: Any, name: str) -> Message:
-    if not isinstance(item, dict) or "role" not in item:
-        raise DataError(f"{name} is not a message", fix='write {"role": …, "content": …}')
-    if item["role"] not in _ROLES:
-        raise DataError(f"{name} has role {item['role']!r}", fix=f"use one of {', '.join(_ROLES)}")
-    if item.get("tool_calls") or item.get("function_call"):
-        raise DataError(f"{name} calls a tool", fix="Luthier trains on text answers; leave the example out")
-    weight = item.get("weight")
-    if weight not in (None, 0, 1):
-        raise DataError(f"{name} has weight {weight!r}", fix="use 0 (context only) or 1 (train on it)")
-    return Message(
-        _ROLES[item["role"]], _content(item.get("content"), name), 1 if weight is None else int(weight)
-    )
-
-
 def _from_messages(row: Values) -> list[Message]:
-    return _chat(row["messages"], "messages")
+    return read_chat(row["messages"], "messages")
 
 
 def _from_sharegpt(row: Values) -> list[Message]:
@@ -166,7 +152,7 @@ def _from_sharegpt(row: Values) -> list[Message]:
     for number, turn in enumerate(turns):
         name = f"conversations[{number}]"
         if isinstance(turn, dict) and "role" in turn:
-            messages.append(_message(turn, name))
+            messages.append(read_message(turn, name))
             continue
         if not isinstance(turn, dict) or not {"from", "value"} <= turn.keys():
             raise DataError(f"{name} is not a turn", fix='write {"from": "human", "value": …}')
@@ -175,18 +161,22 @@ def _from_sharegpt(row: Values) -> list[Message]:
             raise DataError(
                 f"{name} is from {turn['from']!r}", fix=f"use one of {', '.join(_SHAREGPT_ROLES)}"
             )
-        messages.append(Message(role, _text(turn["value"], name)))
+        messages.append(Message(role, read_text(turn["value"], name)))
     return messages
 
 
 def _from_completion(row: Values) -> list[Message]:
     prompt, completion = row["prompt"], row["completion"]
     asked = (
-        _chat(prompt, "prompt") if isinstance(prompt, list) else [Message("user", _text(prompt, "prompt"))]
+        read_chat(prompt, "prompt")
+        if isinstance(prompt, list)
+        else [Message("user", read_text(prompt, "prompt"))]
     )
     chat = isinstance(completion, list) or (isinstance(completion, dict) and "role" in completion)
     answered = (
-        _chat(completion, "completion") if chat else [Message("assistant", _text(completion, "completion"))]
+        read_chat(completion, "completion")
+        if chat
+        else [Message("assistant", read_text(completion, "completion"))]
     )
     return asked + answered
 
@@ -197,13 +187,13 @@ def _from_alpaca(row: Values) -> list[Message]:
         if not isinstance(pair, list) or len(pair) != 2:
             raise DataError(f"history[{number}] is not a pair", fix="write [[question, answer], …]")
         messages += [
-            Message("user", _text(pair[0], "history")),
-            Message("assistant", _text(pair[1], "history")),
+            Message("user", read_text(pair[0], "history")),
+            Message("assistant", read_text(pair[1], "history")),
         ]
-    asked = _text(row["instruction"], "instruction")
+    asked = read_text(row["instruction"], "instruction")
     if row.get("input") not in (None, ""):
-        asked = f"{asked}\n\n{_text(row['input'], 'input')}"
-    return [*messages, Message("user", asked), Message("assistant", _text(row["output"], "output"))]
+        asked = f"{asked}\n\n{read_text(row['input'], 'input')}"
+    return [*messages, Message("user", asked), Message("assistant", read_text(row["output"], "output"))]
 
 
 def _from_question(row: Values) -> list[Message]:
@@ -213,41 +203,57 @@ def _from_question(row: Values) -> list[Message]:
     """
     answer = row["answer"]
     passages = [_passage(row[key]) for key in PASSAGES if row.get(key) not in (None, "")]
-    parts = [*passages, _text(row["question"], "question")]
+    parts = [*passages, read_text(row["question"], "question")]
     options = row.get("options") or row.get("choices")
     if isinstance(options, list):
-        parts.append("\n".join(f"{chr(65 + i)}. {_text(o, 'options')}" for i, o in enumerate(options)))
+        parts.append("\n".join(f"{chr(65 + i)}. {read_text(o, 'options')}" for i, o in enumerate(options)))
         if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < min(len(options), 26):
             answer = chr(65 + answer)
     elif isinstance(options, dict):
         named = options
         if {"text", "label"} <= options.keys() and all(isinstance(v, list) for v in options.values()):
             named = dict(zip(options["label"], options["text"], strict=False))
-        parts.append("\n".join(f"{key}. {_text(value, 'options')}" for key, value in named.items()))
+        parts.append("\n".join(f"{key}. {read_text(value, 'options')}" for key, value in named.items()))
     elif options:
-        parts.append(_text(options, "options"))
-    return [Message("user", "\n\n".join(parts)), Message("assistant", _text(answer, "answer"))]
+        parts.append(read_text(options, "options"))
+    return [Message("user", "\n\n".join(parts)), Message("assistant", read_text(answer, "answer"))]
 
 
 def _passage(value: Any) -> str:
     if isinstance(value, list):
-        return "\n\n".join(_text(item, "context") for item in value)
-    return _text(value, "context")
+        return "\n\n".join(read_text(item, "context") for item in value)
+    return read_text(value, "context")
 
 
 def _pair(asked: str, answered: str) -> Callable[[Values], list[Message]]:
     def convert(row: Values) -> list[Message]:
         return [
-            Message("user", _text(row[asked], asked)),
-            Message("assistant", _text(row[answered], answered)),
+            Message("user", read_text(row[asked], asked)),
+            Message("assistant", read_text(row[answered], answered)),
         ]
 
     return convert
 
 
 FORMATS = (
-    Format("messages", ("messages",), (), _from_messages),
+    Format("chosen/rejected", ("chosen", "rejected"), ("prompt",), from_choice, worse=worse_answers),
+    Format(
+        "messages",
+        ("messages",),
+        ("rejected", "wanted"),
+        _from_messages,
+        wanted=own_wanted,
+        worse=own_worse,
+    ),
     Format("sharegpt", ("conversations",), (), _from_sharegpt),
+    Format(
+        "prompt/completion/label",
+        ("prompt", "completion", "label"),
+        (),
+        _from_completion,
+        when=is_judged,
+        wanted=wanted_by_label,
+    ),
     Format("prompt/completion", ("prompt", "completion"), (), _from_completion),
     Format("alpaca", ("instruction", "output"), ("input", "history"), _from_alpaca),
     Format(

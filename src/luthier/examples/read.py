@@ -7,7 +7,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from luthier.errors import DataError
@@ -67,10 +67,12 @@ def read_examples(path: Path | str, *, strict: bool = True) -> Loaded:
     return Loaded(tuple(examples), format_.name, tuple(problems))
 
 
-def example_id(messages: Sequence[Message]) -> str:
-    """16 hex digits of the sha256 of roles and texts: the same in every file and run."""
-    text = json.dumps([[m.role, m.content] for m in messages], ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def example_id(messages: Sequence[Message], rejected: Sequence[str] = (), wanted: bool = True) -> str:
+    """16 hex digits of the sha256 of roles, texts and judgements: the same in every file and run."""
+    said: list[object] = [[m.role, m.content] for m in messages]
+    if rejected or not wanted:
+        said += [{"rejected": list(rejected), "wanted": wanted}]
+    return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
 def _recognise(first: list[Row | Problem], file: str) -> Format:
@@ -88,15 +90,22 @@ def _nothing_read(problems: list[Problem], file: str) -> DataError:
 
 def _convert(row: Row, format_: Format, file: str) -> Example | Problem:
     try:
-        messages, group, fields = convert_row(format_, row.values)
+        said = convert_row(format_, row.values)
     except DataError as error:
         return Problem(f"{file}:{row.line}", error.message, error.fix)
-    return Example(example_id(messages), messages, file, row.line, group, fields)
+    return Example(
+        example_id(said.messages, said.rejected, said.wanted),
+        said.messages,
+        file,
+        row.line,
+        said.group,
+        said.fields,
+        said.rejected,
+        said.wanted,
+    )
 
 
 def _with_ordinal(example: Example, ordinal: int) -> Example:
     if ordinal == 1:
         return example
-    return Example(
-        f"{example.id}-{ordinal}", example.messages, example.file, example.line, example.group, example.fields
-    )
+    return replace(example, id=f"{example.id}-{ordinal}")
