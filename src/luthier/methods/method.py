@@ -24,11 +24,17 @@ class Item:
         where: what messages call it.
         soft: a teacher's distributions at the trained tokens of each sequence, which then take the place of
             the tokens themselves; empty where there is no teacher.
+        wanted: whether each sequence is an answer to give or one not to give; empty where the item states
+            no preference and is simply imitated.
+        reference: log-probability of each sequence's trained tokens before training; empty where the method
+            needs none.
     """
 
     where: str
     sequences: tuple[TrainingSequence, ...]
     soft: tuple[SoftTargets, ...] = field(default=(), repr=False, compare=False)
+    wanted: tuple[bool, ...] = ()
+    reference: tuple[float, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def tokens(self) -> int:
@@ -58,7 +64,15 @@ class Method(Protocol):
     gradient of the batch in one piece.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What recipes and records call it."""
+        ...
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether items need `reference`: computed once before training, where it is asked for."""
+        ...
 
     def items(self, examples: Sequence[Example], chat: ChatFormat, system: str | None) -> list[Item]:
         """The training items of examples, in order. Raises DataError where nothing is trained."""

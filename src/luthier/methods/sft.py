@@ -21,6 +21,7 @@ class SFT:
     """Learns to write the answers of the examples."""
 
     name = "sft"
+    needs_reference = False
 
     def items(self, examples: Sequence[Example], chat: ChatFormat, system: str | None) -> list[Item]:
         """One item per example, one sequence per trained assistant turn."""
