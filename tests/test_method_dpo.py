@@ -1,9 +1,11 @@
-"""DPO and its variants: numbers by hand, the papers' formulas in NumPy, invariants."""
+"""DPO and its variants: numbers by hand, the papers' formulas in NumPy, invariants, and TRL's own code."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,6 +63,74 @@ def test_every_variant_is_its_formula(method: DPO) -> None:
         assert mean_loss(method, items, logps).item() == pytest.approx(
             oracle(method, items, logps), rel=1e-12
         )
+
+
+def trl_loss(method: DPO, items: list[Item], logps: list[list[torch.Tensor]]) -> torch.Tensor:
+    """The loss that TRL's trainer computes when a model gives these log-probabilities."""
+    pytest.importorskip("trl")
+    from trl import DPOTrainer
+
+    rows = [own[0] for own in logps] + [own[1] for own in logps]
+    width = max(map(len, rows)) + 1
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    values = torch.zeros(len(rows), width - 1, dtype=torch.float64)
+    for i, row in enumerate(rows):
+        mask[i, 1 : 1 + len(row)] = 1
+        values = values.index_put((torch.tensor([i] * len(row)), torch.arange(len(row))), row)
+
+    class Metrics(dict[str, Any]):
+        def __missing__(self, key: str) -> list[float]:
+            return []
+
+    zeros = torch.zeros_like(values)
+    outputs = SimpleNamespace(log_probs=values, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool())
+    one = SimpleNamespace(
+        device=torch.device("cpu"), gather_for_metrics=lambda value: value, gather=lambda value: value
+    )
+    trainer = SimpleNamespace(
+        model=SimpleNamespace(training=True),
+        accelerator=one,
+        aux_loss_enabled=False,
+        ld_alpha=None,
+        precompute_ref_logps=True,
+        f_divergence_type="reverse_kl",
+        loss_types=[method.loss_type],
+        loss_weights=[1.0],
+        beta=method.beta,
+        label_smoothing=0.0,
+        use_weighting=False,
+        _metrics={"train": Metrics()},
+        _total_train_tokens=0,
+        _tp_size=1,
+    )
+    model = type("Model", (), {"training": True, "__call__": lambda self, **kwargs: outputs})()
+    inputs = {
+        "input_ids": torch.zeros_like(mask),
+        "attention_mask": torch.ones_like(mask),
+        "completion_mask": mask,
+        "ref_chosen_logps": torch.tensor([item.reference[0] for item in items], dtype=torch.float64),
+        "ref_rejected_logps": torch.tensor([item.reference[1] for item in items], dtype=torch.float64),
+    }
+    loss: torch.Tensor = DPOTrainer._compute_loss(trainer, model, inputs, False)
+    return loss
+
+
+@pytest.mark.parametrize("loss_type", ["sigmoid", "sigmoid_norm", "ipo", "hinge"])
+def test_ten_steps_down_the_loss_are_trls(loss_type: Any) -> None:
+    """The same start, and each side goes down its own gradient: the losses stay together."""
+    method = DPO(beta=0.2, loss_type=loss_type)
+    items, ours = made_up(6, seed=1)
+    theirs = [[values.detach().clone().requires_grad_() for values in own] for own in ours]
+    seen = []
+    for _ in range(10):
+        mine, reference = mean_loss(method, items, ours), trl_loss(method, items, theirs)
+        assert mine.item() == pytest.approx(reference.item(), rel=1e-10)
+        seen.append(mine.item())
+        for logps, loss in ((ours, mine), (theirs, reference)):
+            flat = [values for own in logps for values in own]
+            for values, slope in zip(flat, torch.autograd.grad(loss, flat), strict=True):
+                values.data -= slope
+    assert seen == sorted(seen, reverse=True) and seen[-1] < seen[0]
 
 
 def test_at_the_start_every_pair_costs_log_2() -> None:

@@ -32,6 +32,7 @@ from luthier.pipeline.replaying import replay_inputs, replay_items
 from luthier.progress import Silent
 from luthier.recipe import Recipe, load_recipe
 from luthier.train import loop
+from luthier.train.step import summed_loss
 
 
 def taught(model: Any, items: list[Item]) -> list[Item]:
@@ -113,10 +114,10 @@ def test_loss_of_a_mixed_batch_is_the_sum_of_both(tmp_path: Path) -> None:
     model = make_model()
     hard, soft = make_items(3), taught(model, make_items(3, seed=4))
     with torch.no_grad():
-        apart = [loop._summed_loss(model, SFT(), part) for part in (hard, soft)]
-        together = loop._summed_loss(model, SFT(), [soft[0], *hard, *soft[1:]])
+        apart = [summed_loss(model, SFT(), part) for part in (hard, soft)]
+        together = summed_loss(model, SFT(), [soft[0], *hard, *soft[1:]])
     torch.testing.assert_close(together, apart[0] + apart[1], rtol=1e-6, atol=0)
-    assert not torch.isclose(apart[1], loop._summed_loss(model, SFT(), make_items(3, seed=4)))
+    assert not torch.isclose(apart[1], summed_loss(model, SFT(), make_items(3, seed=4)))
 
 
 def test_a_killed_training_with_a_teacher_ends_bit_for_bit_alike(

@@ -20,6 +20,7 @@ from luthier.methods import SFT, Item
 from luthier.models import LoadedModel, attach_adapter
 from luthier.recipe import Adapter
 from luthier.train import Progress, loop
+from luthier.train import step as one_step
 from luthier.train.batches import batches_per_epoch, epoch_batches
 from luthier.train.loop import validation_loss
 from luthier.train.schedule import rate_at
@@ -44,7 +45,7 @@ def cross_entropy(model: torch.nn.Module, items: list[Item]) -> torch.Tensor:
 
 def test_sft_equals_cross_entropy_over_the_batch() -> None:
     model, items = with_lora(tiny("llama")), make_items()
-    ours = loop._summed_loss(model, SFT(), items) / SFT().total(items)
+    ours = one_step.summed_loss(model, SFT(), items) / SFT().total(items)
     ours.backward()
     got = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
@@ -304,13 +305,13 @@ def test_without_sharing_a_micro_batch_is_counted_in_full(
     one_row_each: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
-    summed_loss = loop._summed_loss
+    outputs_of = one_step.outputs_of
 
-    def noted(model: Any, method: Any, items: list[Item]) -> torch.Tensor:
+    def noted(model: Any, method: Any, items: list[Item]) -> Any:
         sizes.append(sum(item.tokens for item in items) if len(items) > 1 else 0)
-        return summed_loss(model, method, items)
+        return outputs_of(model, method, items)
 
-    monkeypatch.setattr(loop, "_summed_loss", noted)
+    monkeypatch.setattr(one_step, "outputs_of", noted)
     run(tmp_path, model=one_row_each, micro_tokens=30, validation=[])
     assert 20 < max(sizes) <= 30
 

@@ -20,7 +20,7 @@ def training_of_one_weight() -> Training:
     weight.grad = torch.ones(3)
     optimizer = torch.optim.AdamW([weight])
     optimizer.step()
-    return Training({"w": weight}, optimizer, Counters(1, step=1))
+    return Training({"w": weight}, optimizer, Counters(1, step=1, updates=1))
 
 
 class Disk:

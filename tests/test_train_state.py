@@ -189,10 +189,13 @@ def test_what_a_checkpoint_must_have(stopped: Path) -> None:
     before_any_step = dataclasses.replace(
         checkpoint,
         step=0,
+        state=checkpoint.state | {"updates": 0},
         tensors={name: v for name, v in checkpoint.tensors.items() if name.startswith(("weight/", "best/"))},
     )
     assert training.fits(before_any_step)
-    assert not training.fits(dataclasses.replace(before_any_step, step=1))
+    assert training.fits(dataclasses.replace(before_any_step, step=1))  # nothing was worth learning from
+    updated = checkpoint.state | {"updates": 1}
+    assert not training.fits(dataclasses.replace(before_any_step, step=1, state=updated))
     no_best = {name: value for name, value in checkpoint.tensors.items() if not name.startswith("best/")}
     assert not training.fits(dataclasses.replace(checkpoint, tensors=no_best))
     too_much = {**checkpoint.state, "another": 1}

@@ -12,10 +12,12 @@ import pytest
 import tiny_run
 
 import luthier
+from luthier.candidates import Answer
 from luthier.errors import DataError, RecipeError
 from luthier.examples import Example, Split
 from luthier.examples.example import Message
-from luthier.pipeline import Run, scoring
+from luthier.pipeline import Run
+from luthier.pipeline.held_out import HeldOut
 from luthier.progress import Advance, Silent
 from luthier.recipe import Train
 from luthier.record import sha256_of
@@ -168,7 +170,7 @@ def validations(run: Run) -> list[dict[str, Any]]:
 def test_epochs_are_chosen_by_loss_without_asking_for_answers(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("luthier.pipeline.training.validation_score", lambda *given: 1 / 0)
+    monkeypatch.setattr("luthier.pipeline.training.HeldOut", lambda *given: 1 / 0)
     run, _ = trained(model, tmp_path)
     assert [line["validation_score"] for line in validations(run)] == [None, None]
 
@@ -189,7 +191,7 @@ def test_the_score_is_that_of_the_tuned_candidate_on_the_validation_side(model: 
     """Of the weights that were kept, asked again after the training."""
     run, _ = trained(model, tmp_path, epochs=3, select="score")
     split = run.split()
-    got = scoring.validation_score(run.recipe, run.models, split, run.tuned())
+    got = HeldOut(run.recipe, run.models, split, run.tuned()).score()
     assert got == run.record.read_json("train/summary.json")["best_validation_score"]
 
 
@@ -198,13 +200,10 @@ def test_at_most_64_answers_are_asked_for_and_always_the_same(model: Path, monke
 
     def ask(model: Any, chat: Any, conversations: Any, **given: Any) -> list[Any]:
         asked.append(list(conversations))
-        return []
+        return [Answer(key, None, "good", None, None, 1, 0.0) for key in conversations]
 
     monkeypatch.setattr("luthier.candidates.ask", ask)
     monkeypatch.setattr("luthier.candidates.prompt_messages", lambda *given: [])
-    monkeypatch.setattr(
-        "luthier.evidence.evaluation.grade_answers", lambda answers, chosen, grader: [{"score": None}]
-    )
     recipe = luthier.recipe.parse_recipe(
         {"model": str(model), "data": "x.jsonl", "grader": "label", "max_new_tokens": 3}, base=Path()
     )
@@ -218,11 +217,11 @@ def test_at_most_64_answers_are_asked_for_and_always_the_same(model: Path, monke
 
     for count in (3, 300, 300):
         split = Split(train=side(2), validation=side(count), test=())
-        assert scoring.validation_score(recipe, Chat(), split, None) is None  # type: ignore[arg-type]
+        HeldOut(recipe, Chat(), split, None).score()  # type: ignore[arg-type]
     assert [len(set(ids)) for ids in asked] == [3, 64, 64]
     assert asked[1] == asked[2]
     empty = Split(train=side(2), validation=(), test=())
-    assert scoring.validation_score(recipe, Chat(), empty, None) is None  # type: ignore[arg-type]
+    assert HeldOut(recipe, Chat(), empty, None).score() is None  # type: ignore[arg-type]
     assert len(asked) == 3
 
 

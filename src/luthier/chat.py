@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,10 @@ PLAIN_TEMPLATE = (
     "{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token }}"
     "{% else %}{{ message['content'] + '\n' }}{% endif %}{% endfor %}"
 )
+
+
+# Instruct models end turns with another token than the documents that they were pre-trained on.
+ENDS_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "<eos>", "</s>")
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,8 @@ class ChatFormat:
             DataError: the answer is blank, nothing precedes it, or the template refuses the conversation.
         """
         if not messages:
-            raise DataError("the conversation starts with the answer", fix='give that answer "weight": 0')
+            fix = 'give that answer "weight": 0; plain text is for `method: cpt`'
+            raise DataError("the conversation starts with the answer", fix=fix)
         prompt = self._write(messages, True)
         text = self._answer_text(messages, answer, prompt)
         body = text.removesuffix(self._end).removeprefix(self._opening)
@@ -127,6 +133,34 @@ class ChatFormat:
             answer_ids = self._control.read_on(text)
         weights = [0.0] * len(prompt_ids) + [1.0] * len(answer_ids)
         return TrainingSequence(tuple(prompt_ids + answer_ids), tuple(weights))
+
+    def text(self, text: str) -> TrainingSequence:
+        """Plain text as pre-training has it: the start of a document, the text, the end of a document.
+
+        No template and no control token but these two. The start, of weight 0, is the tokenizer's own, or the
+        end of the document before where it has none: packed pre-training shows either. The end is that of
+        pre-training (`<|endoftext|>`, ...), or the tokenizer's eos.
+
+        Raises:
+            DataError: the text is blank.
+        """
+        if not text.strip():
+            raise DataError("a blank text has nothing to train on", fix="fill it in or remove the row")
+        ids = self._control.read(self._control.mark(text, answer=False))
+        start = self._end_of_text if self.text_start is None else self.text_start
+        return TrainingSequence((start, *ids, self._end_of_text), (0.0, *(1.0 for _ in ids), 1.0))
+
+    @cached_property
+    def text_start(self) -> int | None:
+        """The id that the tokenizer puts before any text; None where it puts none."""
+        begin = self.tokenizer.bos_token_id
+        return None if begin is None or self.tokenizer.encode("")[:1] != [begin] else int(begin)
+
+    @cached_property
+    def _end_of_text(self) -> int:
+        known = (self._control.ids[text] for text in ENDS_OF_TEXT if text in self._control.ids)
+        eos = self.tokenizer.eos_token_id
+        return next(known, self.terminator if eos is None else int(eos))
 
     def training(self, example: Example, system: str | None = None) -> list[TrainingSequence]:
         """One sequence per assistant turn of weight other than 0; they share prefixes, which cost nothing.

@@ -39,14 +39,19 @@ class Generated:
         logprob: summed log-probability of the tokens written, and of ending there by any of the stop
             tokens where one came; under a constraint
             at every token among those that were allowed.
-        finished: whether a stop token ended it (False: `max_new_tokens` did).
+        stop_id: the stop token that ended it; None where `max_new_tokens` did.
         seconds: this row's share of its batch's time.
     """
 
     ids: tuple[int, ...]
     logprob: float
-    finished: bool
+    stop_id: int | None
     seconds: float
+
+    @property
+    def finished(self) -> bool:
+        """Whether a stop token ended it."""
+        return self.stop_id is not None
 
 
 def generate(
@@ -98,8 +103,8 @@ def generate(
             writing = _Writing(base, head, texts, trunk, before + length, max_new_tokens)
             finished = list(writing.run(stop_ids, temperature, sampler, constraint, advance))
             share = (time.perf_counter() - started) / len(chosen) + trunk_seconds
-            for i, (ids, logprob, ended) in zip(chosen, finished, strict=True):
-                results[i] = Generated(tuple(ids), logprob, ended, share)
+            for i, (ids, logprob, stop) in zip(chosen, finished, strict=True):
+                results[i] = Generated(tuple(ids), logprob, stop, share)
     return [results[i] for i in range(len(rows))]
 
 
@@ -191,12 +196,12 @@ class _Writing:
         sampler: torch.Generator,
         constraint: Constraint | None,
         advance: Callable[[int], None],
-    ) -> Iterator[tuple[list[int], float, bool]]:
-        """Write until every row has stopped; yields tokens, log-probability and whether it ended."""
+    ) -> Iterator[tuple[list[int], float, int | None]]:
+        """Write until every row has stopped; yields tokens, log-probability and the stop token, if any."""
         count = len(self.last)
         written: list[list[int]] = [[] for _ in range(count)]
         logprobs = [0.0] * count
-        ended = [False] * count
+        ended: list[int | None] = [None] * count
         alive = list(range(count))
         walks = None if constraint is None else [constraint.walk() for _ in range(count)]
         stops = torch.tensor(sorted(stop_ids), dtype=torch.long, device=self.device)
@@ -216,7 +221,7 @@ class _Writing:
             for place, (row, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
                 logprobs[row] += ending[place] if token in stop_ids else gained[place]
                 if token in stop_ids:
-                    ended[row] = True
+                    ended[row] = token
                     advance(1)
                 else:
                     written[row].append(token)
@@ -319,7 +324,7 @@ def _row_by_row(
     return Generated(
         tuple(written[:-1] if ended else written),
         logprob,
-        ended,
+        written[-1] if ended else None,
         time.perf_counter() - started,
     )
 

@@ -11,6 +11,7 @@ from luthier.audit.class_imbalance import find_class_imbalance
 from luthier.audit.exact_duplicate import find_exact_duplicates
 from luthier.audit.finding import Finding, Material, NotApplicableError
 from luthier.audit.inconsistent_answers import find_inconsistent_answers
+from luthier.audit.judgement_conflict import find_judgement_conflicts
 from luthier.audit.label_conflict import find_label_conflicts
 from luthier.audit.leakage import find_leakage
 from luthier.audit.near_duplicate import find_near_duplicate_clusters
@@ -27,6 +28,7 @@ from luthier.examples.example import Example
 CHECKS: dict[str, Callable[[Material], list[Finding]]] = {
     "leakage": find_leakage,
     "label_conflict": find_label_conflicts,
+    "judgement_conflict": find_judgement_conflicts,
     "secret": find_secrets,
     "special_token": find_special_tokens,
     "too_few_examples": find_too_few_examples,
@@ -38,7 +40,23 @@ CHECKS: dict[str, Callable[[Material], list[Finding]]] = {
     "inconsistent_answers": find_inconsistent_answers,
     "personal_data": find_personal_data,
 }
-OF_ALL_TEXTS = ("secret", "special_token", "personal_data")  # answers that should not be given are read too
+OF_UNWANTED_TOO = (  # the others look at answers to give alone
+    "leakage",
+    "judgement_conflict",
+    "secret",
+    "special_token",
+    "truncation",
+    "exact_duplicate",
+    "personal_data",
+)
+OF_REQUESTS = (  # texts that nobody asked for have none
+    "label_conflict",
+    "judgement_conflict",
+    "too_few_examples",
+    "prompt_mismatch",
+    "class_imbalance",
+    "inconsistent_answers",
+)
 _ORDER = {"error": 0, "warning": 1, "info": 2}
 
 
@@ -96,7 +114,7 @@ def audit_examples(
         test_share: share that will be held out when there is no `test` side yet.
 
     Raises:
-        DataError: there are no examples.
+        DataError: there are no examples, or none has an answer that should be given.
     """
     everything = [example for side in examples.values() for example in side]
     if not everything:
@@ -104,6 +122,12 @@ def audit_examples(
     if answer_kind is not None and answer_kind not in ANSWER_KINDS:
         raise ValueError(f"answer_kind must be one of {', '.join(ANSWER_KINDS)}, got {answer_kind!r}")
     wanted = {side: [example for example in own if example.wanted] for side, own in examples.items()}
+    if not any(wanted.values()):
+        raise DataError(
+            "every answer is marked as one not to give",
+            where=everything[0].file,
+            fix="add answers that should be given: they are shown, compared with and asked for",
+        )
     whole = Material(
         sides=examples,
         system=system,
@@ -113,13 +137,18 @@ def audit_examples(
         answer_kind=answer_kind or kind_of_answers([e for own in wanted.values() for e in own]),
         test_share=test_share,
     )
-    material = replace(whole, sides=wanted)
+    judged = any(not example.wanted for example in everything)
+    material = replace(whole, sides=wanted) if judged else whole  # what checks share is computed once
     findings: list[Finding] = []
     failed: list[tuple[str, str]] = []
     skipped: list[tuple[str, str]] = []
+    texts = not any(example.request for example in everything)
     for name, check in CHECKS.items():
+        if texts and name in OF_REQUESTS:
+            skipped.append((name, "the examples are plain text: nothing is asked"))
+            continue
         try:
-            findings += check(whole if name in OF_ALL_TEXTS else material)
+            findings += check(whole if name in OF_UNWANTED_TOO else material)
         except NotApplicableError as reason:
             skipped.append((name, str(reason)))
         except Exception as error:  # a broken check must not hide what the others found

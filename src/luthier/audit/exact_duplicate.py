@@ -16,7 +16,8 @@ def find_exact_duplicates(material: Material) -> list[Finding]:
         for m in cluster.members:
             system = normalise(own_system(material.all[m]) or "")
             worse = map(normalise, material.all[m].rejected)
-            copies[material.side_of[m], system, material.answers[m], *worse].append(m)
+            kind = material.side_of[m], str(material.all[m].wanted)
+            copies[*kind, system, material.answers[m], *worse].append(m)
         findings += [
             Finding(
                 check="exact_duplicate",

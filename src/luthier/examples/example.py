@@ -22,11 +22,11 @@ class Message:
 
 @dataclass(frozen=True)
 class Example:
-    """A conversation that ends with the assistant's answer.
+    """A conversation that ends with the assistant's answer, or a text that nobody asked for.
 
     Attributes:
         id: stable over runs and files: derived from the content, unique within a data set.
-        messages: the turns in order; the last one is the assistant's.
+        messages: the turns in order; the last one is the assistant's. A text is one such message alone.
         file, line: where it was read, shown in findings.
         group: examples of one group never part ways in a split (None: its own group).
         fields: every other column of the row, for slices and provenance.
@@ -60,7 +60,9 @@ class Example:
 
     @property
     def input(self) -> str:
-        """The last user message: what retrieval, duplicates and the scratch model look at."""
+        """The last user message: what retrieval, duplicates and the scratch model look at; else the text."""
+        if not self.request:
+            return self.answer
         return next((m.content for m in reversed(self.request) if m.role == "user"), "")
 
     @property
@@ -70,9 +72,10 @@ class Example:
 
     def as_row(self) -> dict[str, Any]:
         """The example as a line of the run folder's `data/*.jsonl`."""
+        said = [m.as_dict() | ({"weight": 0} if m.weight == 0 else {}) for m in self.messages]
         row: dict[str, Any] = {
             "id": self.id,
-            "messages": [m.as_dict() | ({"weight": 0} if m.weight == 0 else {}) for m in self.messages],
+            **({"messages": said} if self.request else {"text": self.answer}),
             "file": self.file,
             "line": self.line,
         }
@@ -89,9 +92,10 @@ class Example:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Example:
         """The inverse of `as_row`."""
+        said = row.get("messages") or [{"role": "assistant", "content": row["text"]}]
         return cls(
             id=row["id"],
-            messages=tuple(Message(m["role"], m["content"], m.get("weight", 1)) for m in row["messages"]),
+            messages=tuple(Message(m["role"], m["content"], m.get("weight", 1)) for m in said),
             file=row["file"],
             line=row["line"],
             group=row.get("group"),

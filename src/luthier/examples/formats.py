@@ -43,6 +43,7 @@ class Format:
         when: what a row's values must be like, where its columns do not tell.
         wanted: whether the answer of a row is one to give.
         worse: row and messages to the worse answers to the same request, the best of them first.
+        asks: whether a row is a conversation; otherwise it is a text that nobody asked for.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Format:
     when: Callable[[Values], bool] = lambda row: True
     wanted: Callable[[Values], bool] = lambda row: True
     worse: Callable[[Values, Sequence[Message]], tuple[str, ...]] = lambda row, messages: ()
+    asks: bool = True
 
     def count(self, rows: Sequence[Values]) -> int:
         """How many rows, with columns in lower case, have this form; most must be as `when` says."""
@@ -72,14 +74,17 @@ class Conversation(NamedTuple):
 def recognise_format(rows: Sequence[Values], *, where: str) -> Format:
     """The form that most of the first rows have; the earlier one in `FORMATS` when two fit as well.
 
+    Texts are what is left where no row holds a request and its answer.
+
     Raises:
         DataError: none fits any row; names the columns that were found.
     """
     lowered = [{key.lower(): value for key, value in row.items()} for row in rows]
-    counts = [form.count(lowered) for form in FORMATS]
-    best = max(counts)
-    if best:
-        return FORMATS[counts.index(best)]
+    for asks in (True, False):
+        forms = [form for form in FORMATS if form.asks is asks]
+        counts = [form.count(lowered) for form in forms]
+        if best := max(counts):
+            return forms[counts.index(best)]
     found = ", ".join(dict.fromkeys(column for row in rows for column in row)) or "none"
     accepted = "; ".join(f"{' + '.join(form.needs)}" for form in FORMATS)
     raise DataError(
@@ -96,7 +101,7 @@ def convert_row(form: Format, row: Values) -> Conversation:
     Raises:
         DataError: columns are missing, or the row is not a conversation that ends with an answer.
     """
-    known = {*form.needs, *form.takes, "system", "group"}
+    known = {*form.needs, *form.takes, "group", *(("system",) if form.asks else ())}
     row = {key.lower() if key.lower() in known else key: value for key, value in row.items()}
     missing = [column for column in form.needs if column not in row]
     if missing:
@@ -105,9 +110,9 @@ def convert_row(form: Format, row: Values) -> Conversation:
             fix=f"give every row {' and '.join(form.needs)}, or put other rows into a file of their own",
         )
     messages = form.convert(row)
-    if row.get("system") and messages[:1] and messages[0].role != "system":
+    if form.asks and row.get("system") and messages[:1] and messages[0].role != "system":
         messages.insert(0, Message("system", read_text(row["system"], "system")))
-    check_conversation(messages)
+    check_conversation(messages, asks=form.asks)
     group = row.get("group")
     fields = {key: value for key, value in row.items() if key not in known}
     return Conversation(
@@ -119,8 +124,11 @@ def convert_row(form: Format, row: Values) -> Conversation:
     )
 
 
-def check_conversation(messages: Sequence[Message]) -> None:
+def check_conversation(messages: Sequence[Message], *, asks: bool = True) -> None:
     """Refuse what cannot be learnt from.
+
+    Args:
+        asks: whether there has to be a request.
 
     Raises:
         DataError: no turn of the user, no answer at the end, an empty or an untrained answer.
@@ -133,8 +141,9 @@ def check_conversation(messages: Sequence[Message]) -> None:
             fix="end every example with the answer to learn",
         )
     if not messages[-1].content.strip():
-        raise DataError("the answer is empty", fix="write the answer, or leave the example out")
-    if not any(m.role == "user" and m.content.strip() for m in messages[:-1]):
+        what = "answer" if asks else "text"
+        raise DataError(f"the {what} is empty", fix=f"write the {what}, or leave the example out")
+    if asks and not any(m.role == "user" and m.content.strip() for m in messages[:-1]):
         raise DataError("there is nothing from the user before the answer", fix="write what the user asks")
     if messages[-1].weight == 0:
         raise DataError("the answer has weight 0, so nothing would be learnt", fix="set its weight to 1")
@@ -235,6 +244,10 @@ def _pair(asked: str, answered: str) -> Callable[[Values], list[Message]]:
     return convert
 
 
+def _from_text(row: Values) -> list[Message]:
+    return [Message("assistant", read_text(row["text"], "text"))]
+
+
 FORMATS = (
     Format("chosen/rejected", ("chosen", "rejected"), ("prompt",), from_choice, worse=worse_answers),
     Format(
@@ -264,4 +277,5 @@ FORMATS = (
     ),
     Format("input/output", ("input", "output"), (), _pair("input", "output")),
     Format("text/label", ("text", "label"), (), _pair("text", "label")),
+    Format("text", ("text",), (), _from_text, asks=False),
 )

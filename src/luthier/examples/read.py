@@ -37,7 +37,7 @@ class Loaded:
 
 
 def read_examples(path: Path | str, *, strict: bool = True) -> Loaded:
-    """Read a .jsonl, .json (a list), .csv or .tsv file, gzipped or not; its form is recognised.
+    """Read a .jsonl, .json (a list), .csv, .tsv, .txt or .md file, gzipped or not; its form is recognised.
 
     Args:
         path: shown in `Example.file` as it is given here.

@@ -1,4 +1,5 @@
-"""A file as rows: every line of JSONL, JSON, CSV or TSV becomes a dictionary or a `Problem` that names it.
+"""A file as rows: every line of JSONL, JSON, CSV or TSV, and every paragraph of plain text, becomes a
+dictionary or a `Problem` that names it.
 
 Lines are streamed, so a broken one costs only itself.
 """
@@ -14,10 +15,14 @@ from pathlib import Path
 from luthier.errors import DataError
 from luthier.examples.csv_rows import read_table
 from luthier.examples.json_rows import read_json, read_jsonl
+from luthier.examples.paragraphs import read_paragraphs
 from luthier.examples.row import Problem, Row
 
-READABLE = ".jsonl, .json (a list), .csv and .tsv, each also with .gz"
-_KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv"}
+READABLE = ".jsonl, .json (a list), .csv, .tsv, and .txt or .md (plain text), each also with .gz"
+_KINDS = {
+    **{".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv"},
+    **{".txt": "text", ".md": "text"},
+}
 _FOREIGN = (
     (b"\xff\xfe", "UTF-16 text", "save it as UTF-8"),
     (b"\xfe\xff", "UTF-16 text", "save it as UTF-8"),
@@ -55,6 +60,8 @@ def _dispatch(kind: str, file: BufferedIOBase, path: Path) -> Iterator[Row | Pro
         return read_jsonl(file, path)
     if kind == "json":
         return read_json(file, path)
+    if kind == "text":
+        return read_paragraphs(file, path)
     return read_table(file, path, "\t" if kind == "tsv" else None)
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from luthier.errors import DataError
@@ -35,15 +35,24 @@ Side = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Split:
-    """Three sides without a group in common; each in reading order."""
+    """Three sides without a group in common; each in reading order.
+
+    Attributes:
+        unwanted: by side, answers that should not be given, where they are kept apart from the others.
+    """
 
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
+    unwanted: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
 
     def sides(self) -> dict[str, tuple[Example, ...]]:
         """The sides by name, for the audit and the run folder."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def with_unwanted(self, side: str) -> tuple[Example, ...]:
+        """A side, and then its answers that should not be given."""
+        return (*self.sides()[side], *self.unwanted.get(side, ()))
 
 
 def split_examples(
@@ -66,7 +75,8 @@ def split_examples(
             Leakage between them and the rest is the audit's to report.
 
     Raises:
-        DataError: a side has fewer examples than `SMALLEST` (train 8, validation 1, test 8).
+        DataError: a side has fewer examples than `SMALLEST` (train 8, validation 1, test 8), those not
+            counted whose answer should not be given: they are neither shown nor asked.
     """
     given = given or {}
     shares = {
@@ -80,9 +90,13 @@ def split_examples(
         sides[side].append(example)
     for name, brought in given.items():
         sides[name].extend(brought)
-    if any(len(sides[name]) < least for name, least in SMALLEST.items()):
+    if any(_wanted(sides[name]) < least for name, least in SMALLEST.items()):
         raise _too_small(examples, sides, groups, shares, given)
     return Split(tuple(sides["train"]), tuple(sides["validation"]), tuple(sides["test"]))
+
+
+def _wanted(examples: Iterable[Example]) -> int:
+    return sum(example.wanted for example in examples)
 
 
 def _group(examples: Sequence[Example], near_duplicates: Iterable[Sequence[int]]) -> Groups:
@@ -117,11 +131,14 @@ def _too_small(
     shares: Mapping[str, float],
     given: Mapping[Side, Sequence[Example]],
 ) -> DataError:
-    sizes = ", ".join(f"{name} {len(members)} (at least {SMALLEST[name]})" for name, members in sides.items())
+    counts = {name: _wanted(members) for name, members in sides.items()}
+    sizes = ", ".join(f"{name} {count} (at least {SMALLEST[name]})" for name, count in counts.items())
     clusters = groups.clusters()
     largest = max(map(len, clusters), default=0)
     message = f"{len(examples)} examples in {len(clusters)} separate groups give {sizes}"
-    short = [name for name, least in SMALLEST.items() if len(sides[name]) < least]
+    if any(count < len(sides[name]) for name, count in counts.items()):
+        message += ", not counting answers that should not be given"
+    short = [name for name, least in SMALLEST.items() if counts[name] < least]
     if set(short) & set(given):
         return DataError(message, where=_file(given, short), fix=f"add examples to the {short[0]} file")
     if largest > len(examples) / 4 and largest > 1:
@@ -148,7 +165,9 @@ def _working_seed(
     """The smallest seed under which every side is large enough, among the first hundred."""
     keys = [_key(examples[groups.root(number)]) for number in range(len(examples))]
     for seed in range(1, 101):
-        counts = Counter(_side(key, seed, shares) for key in keys)
+        counts = Counter(
+            _side(key, seed, shares) for key, example in zip(keys, examples, strict=True) if example.wanted
+        )
         if all(counts[name] >= SMALLEST[name] for name in SMALLEST if name not in given):  # type: ignore[index]
             return seed
     return None

@@ -39,8 +39,10 @@ def request_text(example: Example) -> str:
     """What was asked: every turn before the answer but the system prompt, normalised.
 
     For one question this is the normalised `example.input`. Earlier turns belong to it, because
-    "yes, please" asks something else after another conversation.
+    "yes, please" asks something else after another conversation. Where nothing was asked, it is the text.
     """
+    if not example.request:
+        return normalise(example.answer)
     return normalise("\n".join(m.content for m in example.request if m.role != "system"))
 
 

@@ -11,7 +11,8 @@ hidden states are stored, P * D_t numbers; its logits are made again tile by til
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,10 +28,18 @@ class SoftTargets:
     Attributes:
         hidden: `[P, D_t]`, what the teacher's head is given, without gradient.
         head: the teacher's. It has to stay as it is: not a head that is being trained.
+        temperature: both distributions are softmax(logits / temperature).
     """
 
     hidden: torch.Tensor
     head: Head
+    temperature: float = 1.0
+
+    @cached_property
+    def entropy(self) -> torch.Tensor:
+        """The teacher's own, `[P]` float32 in nats: the least that its cross-entropy can be."""
+        with torch.inference_mode(False), torch.no_grad():
+            return -expected_logprobs(self.head, self.hidden, self)
 
 
 def expected_logprobs(head: Head, hidden: torch.Tensor, targets: SoftTargets) -> torch.Tensor:
@@ -50,6 +59,9 @@ def expected_logprobs(head: Head, hidden: torch.Tensor, targets: SoftTargets) ->
         raise ValueError(f"teacher and model have vocabularies of different sizes: {sizes}")
     if len(targets.hidden) != len(hidden):
         raise ValueError(f"expected {len(hidden)} distributions of the teacher, got {len(targets.hidden)}")
+    if targets.temperature != 1.0:
+        head = _softened(head, targets.temperature)
+        targets = SoftTargets(targets.hidden, _softened(targets.head, targets.temperature))
     trained = head.weight.requires_grad or (head.bias is not None and head.bias.requires_grad)
     if trained and torch.is_grad_enabled():
         rows = zip(hidden.split(TRAINED_CHUNK), targets.hidden.split(TRAINED_CHUNK), strict=True)
@@ -61,8 +73,15 @@ def expected_logprobs(head: Head, hidden: torch.Tensor, targets: SoftTargets) ->
 
 def dense_expected_logprobs(logits: torch.Tensor, targets: SoftTargets) -> torch.Tensor:
     """The same from the model's own logits `[P, V]`, where its head is not the fast one."""
-    wanted = torch.softmax(targets.head.logits(targets.hidden).float(), dim=1)
-    return (wanted * torch.log_softmax(logits.float(), dim=1)).sum(1)
+    heat = targets.temperature
+    wanted = torch.softmax(targets.head.logits(targets.hidden).float() / heat, dim=1)
+    return (wanted * torch.log_softmax(logits.float() / heat, dim=1)).sum(1)
+
+
+def _softened(head: Head, temperature: float) -> Head:
+    """The head whose logits are those of `head` divided by a temperature."""
+    cap = None if head.cap is None else head.cap / temperature
+    return replace(head, scale=head.scale / temperature, cap=cap)
 
 
 def _plain(head: Head, hidden: torch.Tensor, teacher: Head, states: torch.Tensor) -> torch.Tensor:

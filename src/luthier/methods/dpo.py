@@ -23,7 +23,7 @@ from torch.nn.functional import logsigmoid
 
 from luthier.chat import ChatFormat
 from luthier.examples.example import Example
-from luthier.methods.method import Item
+from luthier.methods.method import Item, Method
 from luthier.methods.preference import Logps, Pairs, gather_pairs, imitation_loss, pair_items
 from luthier.recipe.method_options import LossType
 
@@ -46,7 +46,7 @@ def dpo_losses(
 
 
 @dataclass(frozen=True)
-class DPO:
+class DPO(Method):
     """Learns to prefer the chosen answer, without leaving the model it starts from more than it must."""
 
     beta: float = 0.1
@@ -55,6 +55,7 @@ class DPO:
     reference_free: bool = False
 
     name = "dpo"
+    pace = 0.1
 
     @property
     def needs_reference(self) -> bool:

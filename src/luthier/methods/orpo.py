@@ -19,7 +19,7 @@ from torch.nn.functional import logsigmoid
 
 from luthier.chat import ChatFormat
 from luthier.examples.example import Example
-from luthier.methods.method import Item
+from luthier.methods.method import Item, Method
 from luthier.methods.preference import Logps, Pairs, gather_pairs, imitation_loss, pair_items
 
 CERTAIN = -1e-6  # an answer that is as good as certain has no finite odds; it gets no more gradient
@@ -40,12 +40,13 @@ def orpo_losses(pairs: Pairs, *, beta: float) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class ORPO:
+class ORPO(Method):
     """Learns to write the chosen answers and to make the rejected ones less likely than they are."""
 
     beta: float = 0.1
 
     name = "orpo"
+    pace = 0.1
     needs_reference = False
 
     def items(self, examples: Sequence[Example], chat: ChatFormat, system: str | None) -> list[Item]:

@@ -18,7 +18,7 @@ import torch
 from luthier.chat import ChatFormat, TrainingSequence
 from luthier.errors import DataError
 from luthier.examples.example import Example
-from luthier.methods.method import Item
+from luthier.methods.method import Item, refuse_unwanted
 
 Logps = Sequence[Sequence[torch.Tensor]]
 
@@ -45,15 +45,17 @@ def pair_items(examples: Sequence[Example], chat: ChatFormat, system: str | None
     """One item for each rejected answer, the chosen one first.
 
     Raises:
-        DataError: an example rejects no answer.
+        DataError: an example rejects no answer, or its own answer should not be given.
     """
+    refuse_unwanted(examples)
     items = []
     for example in examples:
         if not example.rejected:
             raise DataError(
                 "there is no rejected answer, so nothing is preferred",
                 where=example.where,
-                fix="write prompt, chosen and rejected, or use `method: sft`",
+                fix="write prompt, chosen and rejected; or use `method: sft`, or `method: kto` for answers "
+                "that are judged one by one",
             )
         chosen, *worse = answer_sequences(example, [example.answer, *example.rejected], chat, system)
         items += [Item(example.where, (chosen, rejected), wanted=(True, False)) for rejected in worse]

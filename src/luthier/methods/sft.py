@@ -14,17 +14,22 @@ import torch
 
 from luthier.chat import ChatFormat
 from luthier.examples.example import Example
-from luthier.methods.method import Item
+from luthier.methods.method import Item, Method, refuse_unwanted
 
 
-class SFT:
+class SFT(Method):
     """Learns to write the answers of the examples."""
 
     name = "sft"
     needs_reference = False
 
     def items(self, examples: Sequence[Example], chat: ChatFormat, system: str | None) -> list[Item]:
-        """One item per example, one sequence per trained assistant turn."""
+        """One item per example, one sequence per trained assistant turn.
+
+        Raises:
+            DataError: as `ChatFormat.training`, or an answer should not be given.
+        """
+        refuse_unwanted(examples)
         return [Item(example.where, tuple(chat.training(example, system))) for example in examples]
 
     def total(self, items: Sequence[Item]) -> float:

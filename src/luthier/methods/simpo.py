@@ -15,7 +15,7 @@ from torch.nn.functional import logsigmoid
 
 from luthier.chat import ChatFormat
 from luthier.examples.example import Example
-from luthier.methods.method import Item
+from luthier.methods.method import Item, Method
 from luthier.methods.preference import Logps, Pairs, gather_pairs, imitation_loss, pair_items
 
 
@@ -26,13 +26,14 @@ def simpo_losses(pairs: Pairs, *, beta: float, gamma: float) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class SimPO:
+class SimPO(Method):
     """Learns to make the chosen answer likelier per token than the rejected one, by a margin."""
 
     beta: float = 2.0
     gamma: float = 1.0
 
     name = "simpo"
+    pace = 0.1
     needs_reference = False
 
     def items(self, examples: Sequence[Example], chat: ChatFormat, system: str | None) -> list[Item]:

@@ -22,6 +22,8 @@ from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from luthier.errors import ModelError
+from luthier.models.encoder import is_encoder, load_encoder
+from luthier.models.head_files import SCORE, describe_head, restore_head, save_whole
 from luthier.models.held import hold_base
 from luthier.models.layers import block_list, chosen_layers, linear_names
 from luthier.models.load import LoadedModel, load_model, quiet_transformers
@@ -65,7 +67,8 @@ def attach_adapter(loaded: LoadedModel, adapter: Adapter, *, seed: int) -> Model
 def save_adapter(model: Model, tokenizer: Tokenizer, folder: Path, *, base_name: str) -> None:
     """Write what was trained and the tokenizer (with its chat template), in one atomic step.
 
-    An adapter is written in PEFT's format, a fully fine-tuned model in Transformers'.
+    An adapter is written in PEFT's format, a fully fine-tuned model in Transformers'; with a head that reads
+    whole sequences both are a sequence classifier's (`head_files`).
 
     Args:
         base_name: what `adapter_config.json` names as the base: a hub id, or a folder.
@@ -76,7 +79,7 @@ def save_adapter(model: Model, tokenizer: Tokenizer, folder: Path, *, base_name:
         _write_adapter(model, temporary, base_name)
     else:
         with quiet_transformers():
-            model.save_pretrained(str(temporary))
+            save_whole(model, temporary)
     tokenizer.save_pretrained(str(temporary))
     replace_folder(temporary, folder)
 
@@ -84,11 +87,19 @@ def save_adapter(model: Model, tokenizer: Tokenizer, folder: Path, *, base_name:
 def load_adapter(loaded: LoadedModel, folder: Path) -> Model:
     """The tuned model: a saved adapter on a freshly loaded base, or the whole model where one was saved.
 
+    The head of a reward model or a classifier is where `attach_head` puts it; without an adapter such a model
+    has a language-model head that means nothing.
+
     Raises:
         ModelError: nothing there, or the adapter does not fit the model.
     """
     if is_whole_model(folder):
-        return load_model(str(folder), device=str(loaded.device)).model
+        if is_encoder(loaded.model):
+            return load_encoder(str(folder), device=str(loaded.device)).model
+        with torch.random.fork_rng():  # a classifier's folder has no language-model head: it is drawn
+            whole = load_model(str(folder), device=str(loaded.device)).model
+        restore_head(whole, folder)
+        return whole
     if not (folder / "adapter_config.json").is_file():
         raise ModelError("no adapter in this folder", where=str(folder), fix="train first: luthier train RUN")
     try:
@@ -96,6 +107,8 @@ def load_adapter(loaded: LoadedModel, folder: Path) -> Model:
             warnings.simplefilter("ignore", FutureWarning)
             config = PeftConfig.from_pretrained(str(folder))
             config.inference_mode = True
+            if restore_head(loaded.model, folder):
+                config.task_type, config.modules_to_save = "CAUSAL_LM", [SCORE]
             model = PeftModel.from_pretrained(
                 loaded.model, str(folder), config=fuse(config) if isinstance(config, LoraConfig) else config
             )
@@ -135,11 +148,13 @@ def _config(base: PreTrainedModel, adapter: Adapter, layers: list[int] | None) -
         lora_dropout=0.0,
         use_rslora=adapter.kind == "rslora",
         use_dora=adapter.kind == "dora",
-        # PEFT takes no layer numbers together with the word all-linear
-        target_modules="all-linear" if layers is None else linear_names(base),
+        # PEFT takes no layer numbers together with the word all-linear, and means an encoder's head by it too
+        target_modules="all-linear" if layers is None and not is_encoder(base) else linear_names(base),
         layers_to_transform=layers,
         layers_pattern=None if layers is None else block_list(base)[0].rpartition(".")[2],
-        task_type="CAUSAL_LM",
+        # what lies between an encoder and its head may be as new as the head, which PEFT names by itself
+        modules_to_save=["pooler"] if is_encoder(base) else None,
+        task_type="SEQ_CLS" if is_encoder(base) else "CAUSAL_LM",
     )
     return fuse(config)
 
@@ -162,6 +177,6 @@ def _write_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
         model.save_pretrained(str(folder), save_embedding_layers=False)
     config_file = folder / "adapter_config.json"
     config = json.loads(config_file.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = base_name
+    config |= {"base_model_name_or_path": base_name, **describe_head(model, folder)}
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty template; the run's card.md is the card

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from luthier.errors import ModelError
 from luthier.models.adapter import is_whole_model, load_adapter
+from luthier.models.head_files import save_whole
 from luthier.models.load import LoadedModel, quiet_transformers
 from luthier.record import replace_folder
 
@@ -45,6 +46,6 @@ def export_merged(loaded: LoadedModel, adapter: Path, into: Path) -> None:
     assert isinstance(merged, PreTrainedModel)
     with quiet_transformers():
         merged.to(dtype=dtype)  # type: ignore[call-arg]
-        merged.save_pretrained(str(temporary))
+        save_whole(merged, temporary)
         loaded.tokenizer.save_pretrained(str(temporary))
     replace_folder(temporary, into)

@@ -1,11 +1,11 @@
 """What the user asked for: keys, their defaults and their mistakes."""
 
+from luthier.recipe.data_options import DataFiles
 from luthier.recipe.recipe import (
     DATA_SUFFIXES,
     SUITES,
     Adapter,
     AdapterKind,
-    DataFiles,
     Gates,
     Recipe,
     Train,

@@ -119,14 +119,29 @@ class PairwiseOptions(_Judge):
     )
 
 
+class RewardModelOptions(Section):
+    """A reward model that was trained here."""
+
+    kind: Literal["reward_model"] = Field(description="A reward model prefers the answer to its reference.")
+    run: str = Field(min_length=1, description="Folder of a run with `method: reward`.")
+
+
 JudgeOptions = RubricOptions | PairwiseOptions
-GraderOptions = PlainGrader | StringCheckOptions | TextSimilarityOptions | NumericOptions | JudgeOptions
+GraderOptions = (
+    PlainGrader
+    | StringCheckOptions
+    | TextSimilarityOptions
+    | NumericOptions
+    | RewardModelOptions
+    | JudgeOptions
+)
 SECTIONS: dict[str, type[Section]] = {
     "string_check": StringCheckOptions,
     "text_similarity": TextSimilarityOptions,
     "numeric": NumericOptions,
     "rubric": RubricOptions,
     "pairwise": PairwiseOptions,
+    "reward_model": RewardModelOptions,
     **dict.fromkeys(("label", "json_schema", "json_fields"), PlainGrader),
 }
 
@@ -149,6 +164,8 @@ def check_grader(value: Any) -> Any:
     if not isinstance(value, str | dict) or (isinstance(value, dict) and "kind" not in value):
         raise ValueError("expected a name, or a mapping such as {kind: numeric, tolerance: 0.01}")
     name = value["kind"] if isinstance(value, dict) else value
+    if name == "reward_model" and value is name:
+        raise ValueError("expected a mapping: {kind: reward_model, run: FOLDER}")
     if name in JUDGES and value is name:
         raise ValueError(f"expected a mapping: {{kind: {name}, rubric: ..., endpoint: {{...}}}}")
     if isinstance(name, str) and (name in SECTIONS or (name.count(":") >= 2 and name.startswith(PYTHON))):
@@ -157,7 +174,7 @@ def check_grader(value: Any) -> Any:
         return value
     near = difflib.get_close_matches(str(name), SECTIONS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    known = ", ".join((*GRADERS, *JUDGES))
+    known = ", ".join((*GRADERS, *JUDGES, "reward_model"))
     raise ValueError(f"unknown grader {name!r}{hint} Expected one of {known} or python:file.py:fn")
 
 
@@ -176,7 +193,8 @@ GraderChoice = Annotated[
     | Annotated[TextSimilarityOptions, Tag("text_similarity")]
     | Annotated[NumericOptions, Tag("numeric")]
     | Annotated[RubricOptions, Tag("rubric")]
-    | Annotated[PairwiseOptions, Tag("pairwise")],
+    | Annotated[PairwiseOptions, Tag("pairwise")]
+    | Annotated[RewardModelOptions, Tag("reward_model")],
     Discriminator(_tag),
 ]
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from luthier.recipe.data_options import TaskFile
 from luthier.recipe.grader_options import GRADER_TAGS
+from luthier.recipe.method_options import METHOD_SECTIONS
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -26,10 +29,20 @@ EXPECTED = {  # in the words of YAML rather than of Python
 }
 
 
+# sections of several kinds, in whose places pydantic puts the kind
+TAGGED: dict[tuple[Any, ...], Mapping[str, type[BaseModel]]] = {
+    ("grader",): GRADER_TAGS,
+    ("reward",): GRADER_TAGS,
+    ("method",): METHOD_SECTIONS,
+}
+
+
 def _section_keys(location: tuple[Any, ...], recipe: type[BaseModel]) -> list[str]:
     model: Any = recipe
-    if location[:1] == ("grader",) and len(location) > 1:
-        model, location = GRADER_TAGS[location[1]], location[2:]
+    if location[:3] == ("data", "train", "tasks"):
+        model, location = TaskFile, location[4:]
+    if location[:1] in TAGGED and len(location) > 1:
+        model, location = TAGGED[location[:1]][location[1]], location[2:]
     for part in location:
         field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
         if field is None:
@@ -39,7 +52,7 @@ def _section_keys(location: tuple[Any, ...], recipe: type[BaseModel]) -> list[st
         if not nested:
             break
         model = nested[0]
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _first(error: ValidationError) -> ErrorDetails:
@@ -50,8 +63,10 @@ def _first(error: ValidationError) -> ErrorDetails:
 
 def _keys(location: tuple[Any, ...]) -> list[str]:
     """The keys of the recipe on the way to a place: without pydantic's names for the members of a union."""
-    if location[:1] == ("grader",):
+    if location[:1] in TAGGED:
         location = (*location[:1], *location[2:])
+    if location[:2] == ("data", "train"):
+        location = (*location[:2], *location[3:])
     return [str(part) for part in location if part not in ("float", "literal['auto']")]
 
 

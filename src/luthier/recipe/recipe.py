@@ -26,14 +26,18 @@ from luthier.recipe.candidate_options import (
     Shots,
     TunedSystem,
 )
+from luthier.recipe.data_options import DataFiles, resolve_files
 from luthier.recipe.grader_options import (
     PYTHON,
     GraderChoice,
     GraderOptions,
     JudgeOptions,
+    RewardModelOptions,
     check_grader,
 )
 from luthier.recipe.grader_options import Section as _Section
+from luthier.recipe.method_defaults import COMPARED, fit_method, refuse_misfits
+from luthier.recipe.method_options import ONLINE, MethodChoice, MethodOptions, method_name, writes_own
 from luthier.recipe.mistakes import explain_mistake, suggest_key
 from luthier.recipe.probe_options import ProbeChoice, ProbeGates
 from luthier.recipe.stakes_options import (
@@ -44,29 +48,16 @@ from luthier.recipe.stakes_options import (
     demand_more,
     refuse_gaps,
 )
+from luthier.recipe.supervised_options import DistillOptions, fill_in, refuse_answers
 from luthier.recipe.yaml_text import PlainYaml, StrictYaml
 
 CandidateName = Literal["prompt", "few_shot", "retrieval", "scratch", "tuned"]
 TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 AdapterKind = Literal["lora", "rslora", "dora", "prefix", "prompt", "full"]
-DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".gz")
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".gz", ".txt", ".md")
 
 LAYERS = re.compile(r"all|last [1-9]\d*|\d+-\d+")  # which layers are trained, when not a list
 SUITES = "suites:"  # data of the public suites, as `suites:BoolQ/dev.jsonl`
-
-
-class DataFiles(_Section):
-    """Where the examples are. With only `train`, Luthier splits it; given sides are kept as given.
-
-    `suites:FILE` names a file of the public suites asset.
-    """
-
-    train: str = Field(description="Examples to train on; split leak-safe when `test` is absent.")
-    validation: str | None = Field(None, description="Examples for choosing the best epoch.")
-    test: str | None = Field(None, description="Held-out examples; never trained on or shown in a prompt.")
-    extra: str | None = Field(
-        None, description="More training examples, for one edge case: they move nothing on the other sides."
-    )
 
 
 class Split(_Section):
@@ -190,7 +181,7 @@ class Recipe(_Section):
 
     name: str = Field("", description="Name of the run; the recipe's file name when absent.")
     model: str = Field(description="smollm2-135m (embedded), a local folder, or a hub id.")
-    data: DataFiles = Field(description="A file of examples, or {train, validation, test, extra}.")
+    data: DataFiles = Field(description="A file of examples, a list of tasks, or {train, test, ...}.")
     stakes: Stakes = "normal"
     system: str | None = Field(None, description="System prompt, for examples that carry none.")
     prompts: Prompts = ()
@@ -218,7 +209,17 @@ class Recipe(_Section):
     max_new_tokens: int | None = Field(
         None, ge=1, description="Longest answer; 1.5 times the longest training answer when absent."
     )
-    method: Literal["sft"] = Field("sft", description="Supervised fine-tuning on the assistant's tokens.")
+    method: MethodChoice = Field(
+        "sft",
+        description="sft (imitates the answers), dpo, orpo, simpo (prefer chosen to rejected answers), "
+        "kto (answers judged one by one), cpt (plain text), distill (a teacher's words), or {kind: ..., its "
+        "options}.",
+    )
+    reward: GraderChoice | None = Field(
+        None,
+        description="What a method that learns from its own answers is rewarded by, written as `grader`; "
+        "the grader when absent.",
+    )
     adapter: Adapter = Adapter()
     train: Train = Train()
     split: Split = Split()
@@ -244,18 +245,18 @@ class Recipe(_Section):
     @model_validator(mode="before")
     @classmethod
     def _high_stakes(cls, values: Any) -> Any:
-        return demand_more(values)
+        return fit_method(demand_more(fill_in(values)))
 
     @field_validator("data", mode="before")
     @classmethod
     def _one_file(cls, value: Any) -> Any:
-        if isinstance(value, str):
+        if isinstance(value, str | list):
             return {"train": value}
         if not isinstance(value, dict):
             raise ValueError("expected a file, or {train: ..., validation: ..., test: ...}")
         return value
 
-    @field_validator("grader", mode="before")
+    @field_validator("grader", "reward", mode="before")
     @classmethod
     def _known_grader(cls, value: Any) -> Any:
         return check_grader(value)
@@ -267,6 +268,18 @@ class Recipe(_Section):
             raise ValueError("expected at least one, and none twice")
         return value
 
+    @property
+    def selects_by_score(self) -> bool:
+        """Whether the best epoch is the one with the best answers: always where the model learns from its
+        own, never where it writes none."""
+        kind = method_name(self.method)
+        return writes_own(self.method) or (self.train.select == "score" and kind not in COMPARED)
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the examples are texts to be made likelier, not requests to be answered."""
+        return method_name(self.method) == "cpt"
+
     def system_of(self, candidate: str) -> str | None:
         """The system prompt a candidate is asked with; None where only the examples' own count."""
         own = self.tuned_system if candidate == "tuned" else None
@@ -274,10 +287,21 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _shares(self) -> Recipe:
+        if self.reads_texts:
+            refuse_answers(self)
         refuse_gaps(self.stakes, self.probes)
+        kind = method_name(self.method)
+        replay, canaries = self.train.replay, self.canaries
+        refuse_misfits(kind, candidates=self.candidates, probes=self.probes, replay=replay, canaries=canaries)
         if self.train.temper and self.adapter.kind not in ("lora", "rslora"):
-            kind = self.adapter.kind
-            raise ValueError(f"train.temper scales a low-rank update, and adapter.kind is {kind}")
+            adapter = self.adapter.kind
+            raise ValueError(f"train.temper scales a low-rank update, and adapter.kind is {adapter}")
+        if self.train.temper and kind != "sft":
+            raise ValueError(f"train.temper chooses by how likely answers are, which is not {kind}'s aim")
+        if self.reward is not None and kind not in ONLINE:
+            raise ValueError(f"reward is for methods that learn from their own answers: {', '.join(ONLINE)}")
+        if self.learning_curve and self.data.tasks:
+            raise ValueError("learning_curve knows no tasks: leave it out, or train on one file")
         if self.split.validation + self.split.test > 0.9:
             raise ValueError("split: validation + test must leave at least a tenth for training")
         return self
@@ -328,9 +352,8 @@ def parse_recipe(raw: dict[str, Any], *, base: Path, where: str = "recipe", name
     return recipe.model_copy(
         update={
             "name": recipe.name or name,
-            "data": recipe.data.model_copy(
-                update={side: _resolve(file, base) for side, file in recipe.data.model_dump().items()}
-            ),
+            "data": resolve_files(recipe.data, lambda file: _resolve(file, base)),
+            "method": _resolve_method(recipe.method, base),
             "model": _resolve_model(recipe.model, base),
             "answer_schema": _resolve(recipe.answer_schema, base),
             "documents": _resolve(recipe.documents, base),
@@ -338,6 +361,7 @@ def parse_recipe(raw: dict[str, Any], *, base: Path, where: str = "recipe", name
                 update={"replay_data": _resolve(recipe.train.replay_data, base)}
             ),
             "grader": _resolve_grader(recipe.grader, base),
+            "reward": _resolve_grader(recipe.reward, base),
         }
     )
 
@@ -348,7 +372,8 @@ def recipe_schema() -> dict[str, Any]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "Luthier recipe"
     data = schema["properties"]["data"]
-    schema["properties"]["data"] = {"anyOf": [{"type": "string"}, {"$ref": data.pop("$ref")}], **data}
+    tasks = {"type": "array", "items": {"$ref": "#/$defs/TaskFile"}}
+    schema["properties"]["data"] = {"anyOf": [{"type": "string"}, tasks, {"$ref": data.pop("$ref")}], **data}
     return schema
 
 
@@ -371,6 +396,12 @@ def _resolve(value: str | None, base: Path) -> str | None:
     return str(path if path.is_absolute() else (base / path).resolve())
 
 
+def _resolve_method(method: str | MethodOptions, base: Path) -> str | MethodOptions:
+    if isinstance(method, DistillOptions):
+        return method.model_copy(update={"teacher": _resolve_model(method.teacher, base)})
+    return method
+
+
 def _resolve_model(value: str, base: Path) -> str:
     folder = Path(value).expanduser()
     local = folder if folder.is_absolute() else base / folder
@@ -381,6 +412,8 @@ def _resolve_grader(value: str | GraderOptions | None, base: Path) -> str | Grad
     if isinstance(value, str) and value.startswith(PYTHON):
         file, function = value.removeprefix(PYTHON).rsplit(":", 1)
         return f"{PYTHON}{_resolve(file, base)}:{function}"
+    if isinstance(value, RewardModelOptions):
+        return value.model_copy(update={"run": _resolve(value.run, base)})
     if isinstance(value, JudgeOptions):
         model = value.model and _resolve_model(value.model, base)
         return value.model_copy(update={"labels": _resolve(value.labels, base), "model": model})

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 from luthier.forest.packing import executed_tokens, pack
 from luthier.methods.method import Item
+
+FINEST = 1000  # repeats are multiples of 1 / FINEST, or simpler fractions: turns are counted exactly
 
 Shares = Callable[[Item], bool]  # whether the sequences of an item can share prefixes
 
@@ -16,10 +20,13 @@ def epoch_batches(items: Sequence[Item], *, batch_tokens: int, seed: int, epoch:
 
     A fresh shuffle per epoch; the number of batches is the same in every epoch, so that the schedule
     is known beforehand, and their sizes differ by no more than one example's tokens from even.
+
+    An item is there as often as `Item.repeats` says: 2 is twice in every epoch, 0.25 once in four. Items of
+    the same repeats take turns, so that their number in an epoch is the same in all, but for one.
     """
-    order = list(range(len(items)))
+    order = _occurrences(items, seed=seed, epoch=epoch) or list(range(len(items)))
     random.Random(f"{seed}/{epoch}").shuffle(order)
-    total = sum(item.tokens for item in items)
+    total = sum(items[i].tokens for i in order)
     count = batches_per_epoch(items, batch_tokens)
     batches: list[list[int]] = [[] for _ in range(count)]
     seen = 0
@@ -32,8 +39,42 @@ def epoch_batches(items: Sequence[Item], *, batch_tokens: int, seed: int, epoch:
 
 def batches_per_epoch(items: Sequence[Item], batch_tokens: int) -> int:
     """Optimizer steps of one epoch."""
-    total = sum(item.tokens for item in items)
-    return max(1, min(len(items), round(total / batch_tokens)))
+    least = sum(
+        len(places) * share.numerator // share.denominator for share, places in _by_repeats(items).items()
+    )
+    return max(1, min(least, round(epoch_tokens(items) / batch_tokens)))
+
+
+def epoch_tokens(items: Sequence[Item]) -> float:
+    """Tokens before sharing that an epoch sees, on average over epochs."""
+    return sum(item.tokens * item.repeats for item in items)
+
+
+def _by_repeats(items: Sequence[Item]) -> dict[Fraction, list[int]]:
+    """Places of the items, by how often they are seen."""
+    found: dict[float, list[int]] = defaultdict(list)
+    for place, item in enumerate(items):
+        found[item.repeats].append(place)
+    return {Fraction(repeats).limit_denominator(FINEST): places for repeats, places in found.items()}
+
+
+def _occurrences(items: Sequence[Item], *, seed: int, epoch: int) -> list[int]:
+    """Places of the items that an epoch sees, as often as it does.
+
+    With r = p / q repeats, the k-th of n items has been seen floor(e p / q + k / n) times before epoch e. By
+    Hermite's identity these add up to floor(n e p / q), so that every epoch sees its share.
+    """
+    if all(item.repeats == 1 for item in items):
+        return list(range(len(items)))
+    order = []
+    for share, places in _by_repeats(items).items():
+        p, q, n = share.numerator, share.denominator, len(places)
+        turns = list(places)
+        random.Random(f"{seed}/turns").shuffle(turns)
+        for k, place in enumerate(turns):
+            before, after = ((e * p * n + k * q) // (q * n) for e in (epoch, epoch + 1))
+            order += [place] * (after - before)
+    return sorted(order)
 
 
 def micro_batches(items: Sequence[Item], max_tokens: int, *, shares: Shares) -> list[list[Item]]:

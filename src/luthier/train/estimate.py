@@ -18,12 +18,15 @@ from luthier.errors import TrainingError
 from luthier.forest import logprobs
 from luthier.forest.logprobs import Model
 from luthier.methods.method import Item, Method
+from luthier.models.encoder import is_encoder
 from luthier.recipe import Train
 from luthier.train.batches import Shares, executed_by
-from luthier.train.loop import MAX_GRAD_NORM, MICRO_TOKENS
+from luthier.train.loop import MICRO_TOKENS
 from luthier.train.machine import available_bytes, give_back_memory, used_bytes, watching_memory
 from luthier.train.memory import is_out_of_memory
+from luthier.train.outputs import outputs_of
 from luthier.train.sharing import sharing_of
+from luthier.train.step import MAX_GRAD_NORM
 from luthier.train.work import Plan, Shape, plan_training, shape_of, work_of
 
 CUDA_MICRO_TOKENS = 8192  # fewer leave a large GPU waiting
@@ -230,6 +233,8 @@ class Probe:
 
 
 def _first_call(model: Model, item: Item) -> None:
+    if is_encoder(model):  # without causal attention there is no shorter row to begin with
+        return
     (values,) = logprobs(model, [list(item.sequences[0].ids[:FIRST_TOKENS])])
     if values.requires_grad:
         values.sum().backward()
@@ -238,11 +243,8 @@ def _first_call(model: Model, item: Item) -> None:
 
 def _forward_and_backward(model: Model, method: Method, items: Sequence[Item]) -> None:
     """As in a step, and the gradients are thrown away."""
-    sequences = [sequence for item in items for sequence in item.sequences]
-    needed = [row for item in items for row in item.flags]
     try:
-        values = iter(logprobs(model, [list(sequence.ids) for sequence in sequences], needed=needed))
-        loss = method.loss(items, [[next(values) for _ in item.sequences] for item in items])
+        loss = method.loss(items, outputs_of(model, method, items))
         if loss.requires_grad:
             (loss / method.total(items)).backward()
         float(loss.detach())  # waits for the accelerator

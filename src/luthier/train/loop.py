@@ -5,11 +5,12 @@ Legend: an *item* is one example as the method sees it, a *batch* one optimizer 
 
 Ready for more machines: the loss is divided by the total of the whole batch, which is known before the
 first forward pass, and the order of examples depends on seed and epoch only. Nothing is drawn from a
-process's random stream: dropout is off, and no method samples. One that will has to be given seed and step.
+process's random stream: dropout is off, and a method that samples has its step's own stream.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,21 +22,22 @@ from typing import Any
 import torch
 
 from luthier.errors import TrainingError
-from luthier.forest import logprobs
+from luthier.forest import score as score_quietly
 from luthier.forest.logprobs import Model
 from luthier.methods.method import Item, Method
 from luthier.recipe import Train
 from luthier.train.batches import batches_per_epoch, epoch_batches
-from luthier.train.culprits import all_finite, not_finite
-from luthier.train.memory import is_out_of_memory, memory_bytes, sum_over
+from luthier.train.culprits import not_finite
+from luthier.train.memory import memory_bytes, sum_over
 from luthier.train.saving import Saver
 from luthier.train.schedule import rate_at
 from luthier.train.sharing import sharing_of
 from luthier.train.signals import stopping
 from luthier.train.state import Counters, Training
+from luthier.train.step import learn, summed_loss
+from luthier.train.updates import Updates, as_given
 
 MICRO_TOKENS = 1024  # executed at once: about 1.5 GB of activations for a 135M model, and no faster beyond
-MAX_GRAD_NORM = 1.0
 CHECKPOINT_SECONDS = 60.0  # of training: what a kill can cost
 
 
@@ -78,9 +80,12 @@ def train(
     folder: Path,
     key: str,
     micro_tokens: int = MICRO_TOKENS,
+    ask: Callable[[list[Item], int], Updates] = as_given,
     score: Callable[[], float | None] | None = None,
+    watch: Callable[[], Mapping[str, float | None]] = dict,
     log: Callable[[Mapping[str, Any]], None] = lambda line: None,
     show: Callable[[Progress], None] = lambda progress: None,
+    until: int | None = None,
 ) -> dict[str, Any]:
     """Train `model` in place; it ends with the weights of its best epoch.
 
@@ -94,9 +99,14 @@ def train(
         folder: gets `metrics.jsonl` and `checkpoints/`.
         key: hash of everything that decides the result; a checkpoint of another key is not resumed.
         micro_tokens: executed at once, at most; halved whenever memory runs out.
+        ask: what a step really trains on, from its items and the number of steps before it: the same on
+            every call with the same weights. Methods that learn from the model's own answers sample here.
         score: the model's validation score as it stands, asked for at the end of every epoch.
+        watch: more numbers of that moment, for the same line of the metrics; asked for after `score`.
         log: gets every line of `metrics.jsonl`; after a kill, those after the checkpoint once more.
         show: called after every step.
+        until: pause after so many steps of those that are planned, with a checkpoint: `stopped` of the
+            summary is None, and the weights are as they are, not those of the best epoch.
 
     Returns:
         The summary: steps, tokens, seconds, best step, memory and so on.
@@ -130,6 +140,10 @@ def train(
                     saver.save_if_due(CHECKPOINT_SECONDS)
                 if _end(state, steps, settings) is not None:
                     break
+                if until is not None and state.step >= until:
+                    with stop.held():
+                        saver.save()
+                    break
 
                 epoch, place = divmod(state.step, steps_per_epoch)
                 batch = [items[i] for i in batches_of(epoch=epoch)[place]]
@@ -137,38 +151,33 @@ def train(
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 model.eval()  # steps can share prefixes, and resume bit for bit
-                total = method.total(batch)
-                backward = partial(_backward, model, method, total, state.step + 1)
-                summed = sum_over(
-                    batch, backward, micro_tokens=state.micro_tokens, shares=shares, again=optimizer.zero_grad
-                )
-                norm = torch.nn.utils.clip_grad_norm_(parameters.values(), MAX_GRAD_NORM)
-                if not torch.isfinite(norm):
-                    raise _not_finite_gradient(training, batch, backward)
-
-                with stop.held():
-                    _update(optimizer, state.step + 1)
-                    optimizer.zero_grad()
+                updates = ask(batch, state.step)
+                with contextlib.ExitStack() as whole:  # from its first update on a step is done as a whole
+                    hold = partial(whole.enter_context, stop.held())
+                    made = learn(model, method, training, updates, shares=shares, hold=hold)
                     state.step += 1
-                    state.loss = summed.value
-                    state.tokens += sum(item.tokens for item in batch)
-                    state.trained_tokens += sum(item.trained_tokens for item in batch)
-                    state.executed_tokens += summed.executed_tokens
-                    state.peak_memory_bytes = max(state.peak_memory_bytes, summed.peak_bytes)
-                    if summed.micro_tokens < state.micro_tokens:
-                        state.micro_tokens = summed.micro_tokens
+                    state.updates += made.updates
+                    state.loss = state.loss if made.loss is None else made.loss
+                    state.tokens += updates.tokens
+                    state.trained_tokens += updates.trained_tokens
+                    state.executed_tokens += made.executed_tokens
+                    state.peak_memory_bytes = max(state.peak_memory_bytes, made.peak_bytes)
+                    if made.micro_tokens < state.micro_tokens:
+                        state.micro_tokens = made.micro_tokens
                         notes.append(f"out of memory: micro-batch halved to {state.micro_tokens} tokens")
                     state.seconds += time.perf_counter() - began
                     line: dict[str, Any] = {
                         "step": state.step,
                         "epoch": round(state.step / steps_per_epoch, 4),
-                        "loss": state.loss,
-                        "grad_norm": norm.item(),
+                        "loss": made.loss,
+                        "grad_norm": made.grad_norm,
                         "learning_rate": rate,
                         "tokens": state.tokens,
                         "executed_tokens": state.executed_tokens,
                         "seconds": round(state.seconds, 3),
                         "memory_bytes": memory_bytes(),
+                        **updates.numbers,
+                        **made.numbers,
                     }
                     saver.metrics.append(line)
                     log(line)
@@ -179,6 +188,7 @@ def train(
                 graded = None if score is None else score()
                 if graded is not None and not math.isfinite(graded):
                     raise TrainingError(f"the validation score is {graded}")
+                watched = watch()
                 with stop.held():
                     if state.validated(loss, graded):
                         training.keep_best()
@@ -187,6 +197,7 @@ def train(
                         "epoch": round(state.step / steps_per_epoch, 4),
                         "validation_loss": loss,
                         "validation_score": graded,
+                        **watched,
                     }
                     saver.metrics.append(line)
                     log(line)
@@ -198,11 +209,13 @@ def train(
             )
             notes.clear()
 
-    training.take_best()
+    if _end(state, steps, settings) is not None:
+        training.take_best()
     model.eval()
     saver.metrics.sync()
     return {
         "steps": state.step,
+        "updates": state.updates,
         "planned_steps": steps,
         "epochs": settings.epochs,
         "examples": len(items),
@@ -234,9 +247,10 @@ def validation_loss(
     if not items:
         return None
     model.eval()
+    items = method.prepare(items, partial(score_quietly, model))
 
     def forward(micro: Sequence[Item]) -> float:
-        return _summed_loss(model, method, micro).item()
+        return summed_loss(model, method, micro).item()
 
     with torch.inference_mode():
         shares = sharing_of(model)
@@ -246,57 +260,6 @@ def validation_loss(
                 "the validation loss is not finite", items, lambda item: math.isfinite(forward([item]))
             )
     return mean
-
-
-def _summed_loss(model: Model, method: Method, items: Sequence[Item]) -> torch.Tensor:
-    sequences = [sequence for item in items for sequence in item.sequences]
-    needed = [row for item in items for row in item.flags]
-    soft = [teacher for item in items for teacher in item.soft or [None] * len(item.sequences)]
-    ids = [list(sequence.ids) for sequence in sequences]
-    values = iter(
-        logprobs(model, ids, needed=needed, soft=soft if any(item.soft for item in items) else None)
-    )
-    return method.loss(items, [[next(values) for _ in item.sequences] for item in items])
-
-
-def _backward(model: Model, method: Method, total: float, step: int, micro: Sequence[Item]) -> float:
-    """Add the gradient of a micro-batch's share of the loss; returns that share."""
-    part = _summed_loss(model, method, micro) / total
-    if not torch.isfinite(part):
-        what = f"the loss of step {step} is not finite; the update was not made"
-        with torch.no_grad():
-            raise not_finite(what, micro, lambda item: all_finite([_summed_loss(model, method, [item])]))
-    if not part.requires_grad:
-        raise TrainingError("no trainable parameter takes part in the loss", fix="freeze fewer layers")
-    part.backward()
-    return part.item()
-
-
-def _update(optimizer: torch.optim.Optimizer, step: int) -> None:
-    """One step; its first makes the moments, which are twice the size of what is trained."""
-    try:
-        optimizer.step()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise TrainingError(
-            f"memory ran out in the update of step {step}",
-            fix="train less (`adapter: {kind: lora}`, a lower rank, fewer layers), or use a smaller model",
-        ) from error
-
-
-def _not_finite_gradient(
-    training: Training, batch: Sequence[Item], backward: Callable[[list[Item]], float]
-) -> TrainingError:
-    def is_finite(item: Item) -> bool:
-        training.optimizer.zero_grad()
-        backward([item])
-        return all_finite(p.grad for p in training.parameters.values())
-
-    what = f"the gradient of step {training.counters.step + 1} is not finite; the update was not made"
-    error = not_finite(what, batch, is_finite)
-    training.optimizer.zero_grad()
-    return error
 
 
 def _refuse_nothing(

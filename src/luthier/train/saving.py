@@ -57,7 +57,7 @@ class Saver:
             return
         began = time.perf_counter()
         try:
-            self._save()
+            self.save()
             self._failed = False
         except OSError as error:
             if not self._failed:
@@ -69,12 +69,17 @@ class Saver:
     def save_now(self) -> str:
         """Save at once, as far as possible; returns what was done, in words."""
         try:
-            self._save()
+            self.save()
         except OSError as error:
             return self._explain(error)
         return f"step {self.training.counters.step} is saved in {self.checkpoints.folder}"
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Save at once.
+
+        Raises:
+            OSError: it could not be written.
+        """
         self.metrics.sync()
         self.training.counters.metrics_bytes = self.metrics.length
         self.checkpoints.save(self.training.checkpoint())

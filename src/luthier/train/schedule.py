@@ -17,7 +17,12 @@ WARMUP_SHARE = 0.06
 
 
 def peak_rate(
-    setting: float | Literal["auto"], *, hidden_size: int, kind: AdapterKind = "lora", rank: int = 16
+    setting: float | Literal["auto"],
+    *,
+    hidden_size: int,
+    kind: AdapterKind = "lora",
+    rank: int = 16,
+    pace: float = 1.0,
 ) -> float:
     """The peak learning rate of a run, for AdamW.
 
@@ -33,17 +38,20 @@ def peak_rate(
     - prefix, prompt: 1e-2 and 3e-2, whatever the width: those of PEFT's own examples of prefix and prompt
       tuning, without a reparametrising network. A virtual token's numbers have the size of activations and
       embeddings, not of weights.
+
+    Args:
+        pace: multiplies `auto`: the method's, see `Method.pace`.
     """
     if setting != "auto":
         return float(setting)
     if kind == "prefix":
-        return PREFIX_RATE
+        return pace * PREFIX_RATE
     if kind == "prompt":
-        return PROMPT_RATE
+        return pace * PROMPT_RATE
     full = FULL_RATE * (REFERENCE_WIDTH / hidden_size) ** WIDTH_POWER
     if kind == "full":
-        return float(full)
-    return float(LORA_FACTOR * full / (math.sqrt(rank) if kind == "rslora" else 1.0))
+        return float(pace * full)
+    return float(pace * LORA_FACTOR * full / (math.sqrt(rank) if kind == "rslora" else 1.0))
 
 
 def rate_at(step: int, *, steps: int, peak: float) -> float:

@@ -9,6 +9,7 @@ from luthier.forest.logprobs import Model, can_share
 from luthier.forest.root import root_of
 from luthier.forest.sharing import refuse_unequal_rows
 from luthier.methods.method import Item
+from luthier.models.encoder import is_encoder
 from luthier.train.batches import Shares
 
 
@@ -17,7 +18,7 @@ def sharing_of(model: Model) -> Shares:
 
     It decides by the architecture, and by the lengths where a position encoding depends on the longest row.
     """
-    able = can_share(model)
+    able = not is_encoder(model) and can_share(model)
     with torch.no_grad():
         root = root_of(model)
 

@@ -20,6 +20,7 @@ class Counters:
 
     Attributes:
         micro_tokens: the budget of a micro-batch; smaller than asked for once memory ran out.
+        updates: of the weights; a step makes one, or several, or none.
         validated_step: the step after which the newest validation was made.
         loss, validation_loss, validation_score: the newest.
         best_step, best_loss, best_score: of the weights that will be kept; step 0 is none yet.
@@ -30,6 +31,7 @@ class Counters:
 
     micro_tokens: int
     step: int = 0
+    updates: int = 0
     validated_step: int = 0
     seconds: float = 0.0
     tokens: int = 0
@@ -128,7 +130,7 @@ class Training:
         return (
             weights == set(parameters)
             and best == (weights if state["best_step"] else set())
-            and of_kind.keys() == (MOMENTS if checkpoint.step else set())
+            and of_kind.keys() == (MOMENTS if state["updates"] else set())
             and all(names == moments[0] for names in moments)
         )
 

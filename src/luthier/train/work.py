@@ -15,7 +15,7 @@ from luthier.forest.layout import lay_out
 from luthier.forest.logprobs import Model, causal_lm
 from luthier.methods.method import Item
 from luthier.recipe import Train
-from luthier.train.batches import Shares, batches_per_epoch, epoch_batches, micro_batches
+from luthier.train.batches import Shares, batches_per_epoch, epoch_batches, epoch_tokens, micro_batches
 
 STEPS_LOOKED_AT = 200  # of a longer training the first epoch's steps, evenly drawn, stand for all
 
@@ -129,8 +129,8 @@ def plan_training(
     return Plan(
         steps=steps,
         micro_tokens=micro_tokens,
-        tokens=settings.epochs * sum(item.tokens for item in items),
-        trained_tokens=settings.epochs * sum(item.trained_tokens for item in items),
+        tokens=round(settings.epochs * epoch_tokens(items)),
+        trained_tokens=round(settings.epochs * sum(item.trained_tokens * item.repeats for item in items)),
         micros=tuple(micros),
         scale=steps / looked_at,
         largest=largest,
