@@ -15,7 +15,7 @@ from bench.measure import Result, measure
 from bench.peers import LmEvalSettings, Settings, TransformersSettings, TrlSettings
 from bench.report import Conditions, write_report
 from bench.sides import Options, kind_of
-from bench.workload import ChoiceWorkload, TrainingWorkload, WritingWorkload
+from bench.workload import ChoiceWorkload, SweepWorkload, TrainingWorkload, WritingWorkload
 
 MODEL = "smollm2-135m"
 STUDIES = {
@@ -23,6 +23,7 @@ STUDIES = {
     "adapter-kinds": "bench.adapter_kinds",
     "claims": "bench.claims.command",
     "remedies": "bench.remedies",
+    "methods": "bench.methods",
 }
 MODEL_NAME = "SmolLM2-135M-Instruct"
 
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=SETTING",
-        help="a workload's peer settings instead of a probe: w1=1,compile w2b=2 w6a=4 w6b=32,static",
+        help="a workload's peer settings instead of a probe: w1=1,compile w2b=2 w5=4 w6a=4 w6b=32,static",
     )
     return parser
 
@@ -100,7 +101,7 @@ def _peer_settings(parser: argparse.ArgumentParser, given: list[str]) -> dict[st
         name, _, setting = text.partition("=")
         workload = WORKLOADS.get(name)
         try:
-            if isinstance(workload, TrainingWorkload):
+            if isinstance(workload, TrainingWorkload | SweepWorkload):
                 found[name] = TrlSettings.parse(setting)
             elif isinstance(workload, ChoiceWorkload):
                 found[name] = LmEvalSettings.parse(setting)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from bench import int8_base, w1_varied, w2_shared_prefix, w3_preferences, w6_answers, w8_startup
+from bench import (
+    int8_base,
+    w1_varied,
+    w2_shared_prefix,
+    w3_preferences,
+    w5_sweep,
+    w6_answers,
+    w8_startup,
+)
 from bench.workload import Workload
 
 _FAMILIES = (
     w1_varied.WORKLOADS,
     w2_shared_prefix.WORKLOADS,
     w3_preferences.WORKLOADS,
+    w5_sweep.WORKLOADS,
     w6_answers.WORKLOADS,
     w8_startup.WORKLOADS,
     int8_base.WORKLOADS if int8_base.is_offered() else (),

@@ -5,11 +5,13 @@ from __future__ import annotations
 from bench.answering import compare_scores, compare_writing
 from bench.sides import Comparison, Options
 from bench.startup import Startup, time_startup
+from bench.sweeping import compare_sweeps
 from bench.training import compare_bases, compare_training
 from bench.workload import (
     ChoiceWorkload,
     Int8Workload,
     StartupWorkload,
+    SweepWorkload,
     TrainingWorkload,
     Workload,
     WritingWorkload,
@@ -27,6 +29,8 @@ def measure(workload: Workload, options: Options) -> Result:
     match workload:
         case TrainingWorkload():
             return compare_training(workload, options)
+        case SweepWorkload():
+            return compare_sweeps(workload, options)
         case Int8Workload():
             return compare_bases(workload, options)
         case ChoiceWorkload():

@@ -58,6 +58,24 @@ class TrainingWorkload(Workload):
 
 
 @dataclass(frozen=True)
+class SweepWorkload(Workload):
+    """A sweep over learning rates, Luthier's against one TRL run after the other.
+
+    Attributes:
+        rates: highest learning rates of the runs.
+        steps, batch: optimizer steps of a run, which is one epoch, and examples of each.
+        held_out: validation examples.
+        candidates: what TRL is tried with.
+    """
+
+    rates: tuple[float, ...]
+    steps: int
+    batch: int
+    held_out: int
+    candidates: tuple[TrlSettings, ...]
+
+
+@dataclass(frozen=True)
 class Int8Workload(Workload):
     """Luthier on an int8 base against Luthier on the exact one: the training of another workload."""
 
@@ -105,6 +123,5 @@ class StartupWorkload(Workload):
 
 NOT_BUILT = {
     "w4": "GRPO update on frozen rollouts, 8 per prompt",
-    "w5": "sweep of 8 learning rates to the same validation loss",
     "w9": "audit of 1,000,000 examples",
 }

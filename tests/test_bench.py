@@ -19,7 +19,7 @@ from bench.answering import score_distance
 from bench.catalogue import WORKLOADS
 from bench.harness import BenchError, Worker, take_turns
 from bench.peers import LmEvalSettings, TransformersSettings, TrlSettings
-from bench.plan import Plan, Row, deal, nearest_length, tokens_of
+from bench.plan import BETA, Plan, Row, deal, nearest_length, tokens_of
 from bench.prose import how_to_read
 from bench.report import Conditions, losing, section, summary, write_report
 from bench.sides import Comparison, Options, Side, fastest, kind_of
@@ -27,7 +27,7 @@ from bench.spread import Spread
 from bench.startup import Startup
 from bench.training import _loss_gate
 from bench.work import Model, Work, common_prefix, count_work, scoring_flops, training_flops
-from bench.workers.objective import Preferences, items_of
+from bench.workers.objective import Referred, items_of
 from bench.workers.transformers_writing import pad_left
 from bench.workload import StartupWorkload
 from luthier.forest.layout import lay_out
@@ -120,13 +120,13 @@ def test_nearest_lengths_keep_their_order() -> None:
         nearest_length(rows, 5, 5)
 
 
-# the stand-in loss
+# the preference loss
 
 
 def preferences(preferred: float, other: float, references: tuple[float, float]) -> float:
     """The loss of one pair with these summed log-probabilities."""
     (item,) = items_of([(row([1, 2]), row([1, 3]))])
-    method = Preferences({item.where: references})
+    method = Referred(beta=BETA, references={item.where: references})
     assert method.total([item]) == 1.0
     values = [torch.tensor([value / 2, value / 2]) for value in (preferred, other)]
     return method.loss([item], [values]).item()

@@ -13,7 +13,7 @@ from tiny_models import tiny
 
 from bench.plan import Plan, Row
 from bench.workers.objective import items_of
-from bench.workers.prepare import SEED, _arrange, _draw_b, _gate
+from bench.workers.prepare import SEED, _arrange, _draw_b, gate
 from bench.workers.references import reference_logps
 from bench.workers.sizes import model_sizes
 from luthier.forest import logprobs
@@ -44,11 +44,11 @@ def test_the_gate_passes_what_is_right_and_sees_what_is_not(
 ) -> None:
     examples = [example(1, 2, third, answers=answers) for third in (3, 4)]
     own, naive = adapted(loaded), adapted(loaded)
-    errors = _gate(own, naive, objective, examples)
+    errors = gate(own, naive, objective, examples)
     assert max(errors["loss_error"], errors["gradient_error"]) < 1e-5
     with torch.no_grad():
         naive.get_base_model().model.layers[0].self_attn.q_proj.weight.mul_(1.01)
-    errors = _gate(own, naive, objective, examples)
+    errors = gate(own, naive, objective, examples)
     assert min(errors["loss_error"], errors["gradient_error"]) > 1e-5
 
 

@@ -165,7 +165,7 @@ def test_the_probabilities_of_all_labels_are_one(loaded: LoadedModel, chat: Chat
     total = 0.0
     for label in LABELS:
         sequence = chat.sequence([{"role": "user", "content": "q"}], label)
-        written = Generated(sequence.ids[sequence.prompt_tokens : -1], 0.0, True, 0.0)
+        written = Generated(sequence.ids[sequence.prompt_tokens : -1], 0.0, 0, 0.0)
         total += math.exp(plain_logprobs(loaded.model, prompt, written, constraint, chat.stop_ids))
     assert total == pytest.approx(1.0, abs=1e-4)
 

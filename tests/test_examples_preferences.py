@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from luthier.audit import audit_examples
+from luthier.audit import Finding, audit_examples
+from luthier.cli.starter import write_starter
 from luthier.errors import DataError
-from luthier.examples import Example, Message, read_examples
+from luthier.examples import Example, Message, read_examples, split_examples
+from luthier.recipe import load_recipe
+from luthier.recipe.method_options import method_name
 
 ASKED = {"role": "user", "content": "Where?"}
 GOOD = {"role": "assistant", "content": "Here."}
@@ -176,3 +180,115 @@ def test_the_audit_reads_worse_answers_and_takes_none_for_the_right_one(tmp_path
         f for f in audit_examples({"all": read(tmp_path, *spam)}).findings if f.check == "exact_duplicate"
     ]
     assert [len(finding.examples) for finding in copies] == [2]
+
+
+def judged(folder: Path, *rows: tuple[str, str, bool], name: str = "judged.jsonl") -> tuple[Example, ...]:
+    """Requests, answers, and whether they are good."""
+    columns = ("prompt", "completion", "label")
+    return read(folder, *(dict(zip(columns, row, strict=True)) for row in rows), name=name)
+
+
+def found(sides: dict[str, tuple[Example, ...]], check: str) -> list[Finding]:
+    audit = audit_examples(sides)
+    assert not audit.failed
+    return [finding for finding in audit.findings if finding.check == check]
+
+
+def test_an_answer_that_is_good_and_bad_is_named(tmp_path: Path) -> None:
+    rows = judged(
+        tmp_path,
+        ("Where?", "Here.", True),
+        ("Where?", "No.", False),
+        ("where", "Here.", False),  # the same request
+        ("Where?", "Here", False),  # another answer: without the full stop
+        ("Who?", "Here.", False),
+        ("Who?", "Here.", False),
+    )
+    (finding,) = found({"all": rows}, "judgement_conflict")
+    assert [example.line for example in finding.examples] == [1, 3]
+    assert (finding.severity, finding.score) == ("warning", 0.5)
+    assert "'Here.' is 1 time a good and 1 time a bad answer" in finding.message
+    pairs = read(
+        tmp_path,
+        {"prompt": "Where?", "chosen": "Here.", "rejected": "No."},
+        {"prompt": "Where?", "chosen": "No.", "rejected": "Here."},
+        {"prompt": "Where?", "chosen": "There.", "rejected": "Here."},
+    )
+    first, second = found({"all": pairs}, "judgement_conflict")
+    assert [e.line for e in first.examples] == [1, 2, 3] and first.score == pytest.approx(1 / 3)
+    assert [e.line for e in second.examples] == [1, 2] and second.score == 0.5
+
+
+def test_copies_of_bad_answers_are_copies_and_a_bad_one_is_none_of_a_good_one(tmp_path: Path) -> None:
+    rows = judged(
+        tmp_path,
+        ("Where?", "Here.", True),
+        ("Where?", "No.", False),
+        ("Where?", "No.", False),
+        ("Who?", "Me.", True),
+        ("Who?", "Me.", False),
+    )
+    (copies,) = found({"all": rows}, "exact_duplicate")
+    assert [example.line for example in copies.examples] == [2, 3]
+    assert not found({"all": rows}, "label_conflict")
+
+
+def test_a_bad_answer_to_a_held_out_request_leaks_and_one_that_is_held_out_does_not(tmp_path: Path) -> None:
+    train = judged(tmp_path, ("Where is it?", "No.", False), ("Who is it?", "Me.", True))
+    test = judged(tmp_path, ("Where is it?", "Here.", True), ("Who is it?", "Not me.", False), name="t.jsonl")
+    (leak,) = found({"train": train, "test": test}, "leakage")
+    assert {Path(e.file).name: e.line for e in leak.examples} == {"judged.jsonl": 1, "t.jsonl": 1}
+    assert leak.severity == "error"
+    (leak,) = found({"train": train[1:], "validation": test[1:], "test": test[:1]}, "leakage")
+    assert {Path(e.file).name: e.line for e in leak.examples} == {"judged.jsonl": 2, "t.jsonl": 2}
+
+
+def test_bad_answers_alone_are_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="every answer is marked as one not to give"):
+        audit_examples({"all": judged(tmp_path, ("Where?", "No.", False))})
+
+
+def test_a_side_needs_answers_that_should_be_given(tmp_path: Path) -> None:
+    rows = [(f"request {n} of {n * n}", f"answer {n}", n % 10 < 2) for n in range(200)]
+    examples = judged(tmp_path, *rows)
+    split = split_examples(examples, validation=0.2, test=0.3, seed=0)
+    assert sum(e.wanted for e in split.test) >= 8 and len(split.test) > 40
+    with pytest.raises(DataError, match="not counting answers that should not be given") as caught:
+        split_examples(examples[:100], validation=0.1, test=0.3, seed=0)
+    good = sum(
+        e.wanted
+        for e in split_examples(
+            [replace(e, wanted=True) for e in examples[:100]], validation=0.1, test=0.3, seed=0
+        ).test
+    )
+    assert f"test {good}" not in caught.value.message and "(at least 8)" in caught.value.message
+    given = {"test": examples[2:10]}  # eight of them, all bad
+    with pytest.raises(DataError, match=r"test 0 \(at least 8\)"):
+        split_examples(examples[10:], validation=0.2, test=0.3, seed=0, given=given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rows", "method"),
+    [
+        ([{"prompt": "q", "completion": "a", "label": n > 0} for n in range(3)], "kto"),
+        ([{"prompt": "q", "chosen": "a", "rejected": "b"}] * 3, "dpo"),
+        ([{"prompt": "q", "completion": "a", "label": True}] * 3, "sft"),
+        ([{"prompt": "q", "completion": "a"}] * 3, "sft"),
+    ],
+)
+def test_a_starter_recipe_names_the_method_of_its_data(
+    tmp_path: Path, rows: list[dict[str, Any]], method: str
+) -> None:
+    read(tmp_path, *rows, name="data.jsonl")
+    out = write_starter(tmp_path / "data.jsonl", tmp_path / "recipe.yaml", force=False)
+    assert method_name(load_recipe(out).method) == method
+
+
+def test_a_starter_recipe_chooses_its_grader_by_good_answers(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{n}", "completion": f"label {n % 2}", "label": True} for n in range(8)]
+    rows += [{"prompt": f"q{n}", "completion": f"{n} " * 60, "label": False} for n in range(8)]
+    read(tmp_path, *rows, name="data.jsonl")
+    assert (
+        load_recipe(write_starter(tmp_path / "data.jsonl", tmp_path / "r.yaml", force=False)).grader
+        == "label"
+    )

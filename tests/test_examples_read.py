@@ -179,7 +179,7 @@ BAD_FILES: list[tuple[str, bytes | Callable[[Path], None] | None, str]] = [
     ("table.parquet", b"PAR1....", "Parquet"),
     ("sheet.csv", b"PK\x03\x04....", "Excel"),
     ("a.jsonl.zst", b"\x28\xb5\x2f\xfd....", "zstd"),
-    ("notes.txt", b"hello", "unknown kind of file '.txt'"),
+    ("notes.docx", b"hello", "unknown kind of file '.docx'"),
     ("noending", b"hello", "unknown kind of file"),
     ("plain.jsonl.gz", GOOD, "not compressed"),
     ("cut.jsonl.gz", gzip.compress(GOOD * 999)[:-9], "gzip stream is broken or cut off"),

@@ -405,7 +405,7 @@ def test_a_local_model_judges(local: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def write(model: Any, prompts: list[list[int]], **more: Any) -> list[Generated]:
         seen.extend(prompts)
         ids = tokenizer(says(True), add_special_tokens=False).input_ids
-        return [Generated(tuple(ids), 0.0, True, 0.0) for _ in prompts]
+        return [Generated(tuple(ids), 0.0, 0, 0.0) for _ in prompts]
 
     monkeypatch.setattr(luthier.generate, "generate", write)
     grader = judged_here(local)

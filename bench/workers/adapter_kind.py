@@ -31,8 +31,8 @@ def main() -> None:
             scores=[row["score"] for row in rows],
             score=scores["score"],
             score_bounds=(scores["low"], scores["high"]),
-            **_change("forgetting", probes["forgetting"], -1),
-            **_change("drift", probes["own_text"], 1),
+            **change("forgetting", probes["forgetting"], -1),
+            **change("drift", probes["own_text"], 1),
             rate=summary["learning_rate"],
             steps=summary["steps"],
             seconds=summary["seconds"],
@@ -42,7 +42,7 @@ def main() -> None:
         )
 
 
-def _change(name: str, probe: dict[str, Any], sign: int) -> dict[str, Any]:
+def change(name: str, probe: dict[str, Any], sign: int) -> dict[str, Any]:
     """A probe's difference with its bounds, positive for worse."""
     bounds = sorted(sign * probe[side] for side in ("low", "high") if probe[side] is not None)
     return {name: sign * probe["difference"], f"{name}_bounds": bounds if len(bounds) == 2 else (None, None)}

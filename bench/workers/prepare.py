@@ -66,25 +66,31 @@ def main() -> None:
         model=vars(model_sizes(model)),
         work=[vars(count_work([row for rows in plan.batch(step) for row in rows])) for step in range(steps)],
         peak_rate=peak,
-        **_gate(model, naive, plan.objective, plan.batch(0)),
+        **gate(model, naive, plan.objective, plan.batch(0)),
     )
+
+
+def file_order(lengths: Sequence[int], steps: int, batch: int) -> list[int]:
+    """Indices in the file order that the loop's own shuffle turns into batches of one size."""
+    dealt = [i for indices in deal(lengths, steps) for i in indices]
+    alike = items_of([(Row((0,), (1.0,)),)] * len(lengths))
+    order = [i for indices in epoch_batches(alike, batch_tokens=batch, seed=SEED, epoch=0) for i in indices]
+    placed = list(order)
+    for place, i in zip(order, dealt, strict=True):
+        placed[place] = i
+    return placed
 
 
 def _arrange(
     examples: Sequence[Example], steps: int, batch: int
 ) -> tuple[list[Example], tuple[tuple[int, ...], ...], int]:
-    """Examples in the file order that the loop's own shuffle turns into batches of one size.
+    """Examples in that order, the batches they make, and the tokens of one.
 
     Raises:
         ValueError: the loop makes other batches.
     """
     items = items_of(examples)
-    dealt = [i for indices in deal([item.tokens for item in items], steps) for i in indices]
-    alike = items_of([(Row((0,), (1.0,)),)] * len(items))
-    order = [i for indices in epoch_batches(alike, batch_tokens=batch, seed=SEED, epoch=0) for i in indices]
-    placed = list(examples)
-    for place, i in zip(order, dealt, strict=True):
-        placed[place] = examples[i]
+    placed = [examples[i] for i in file_order([item.tokens for item in items], steps, batch)]
     batch_tokens = round(sum(item.tokens for item in items) / steps)
     batches = epoch_batches(items_of(placed), batch_tokens=batch_tokens, seed=SEED, epoch=0)
     if [len(indices) for indices in batches] != [batch] * steps:
@@ -92,7 +98,7 @@ def _arrange(
     return placed, tuple(map(tuple, batches)), batch_tokens
 
 
-def _gate(
+def gate(
     model: PeftModel, naive: PeftModel, objective: str, examples: Sequence[Sequence[Row]]
 ) -> dict[str, float]:
     """Relative distance of loss and gradient to one row per sequence, on a plain PEFT model.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from peft import PeftModel
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from bench.peers import TrlSettings
-from bench.plan import Plan, tokens_of
+from bench.plan import Plan, Row, tokens_of
 from bench.protocol import Line, Steps
 from bench.workers.trl_side import Records, Turns, common_settings, in_order, optimizer_of
 from luthier.models import load_model
@@ -33,8 +34,8 @@ def main() -> None:
     turns = Turns(Steps(line), mean=False)
     trainer = Recording(
         model=model,
-        args=_config(plan, folder / "trl", settings),
-        train_dataset=_dataset(plan, settings),
+        args=config_of(plan, folder / "trl", settings),
+        train_dataset=dataset_of(in_order(plan, settings)),
         processing_class=loaded.tokenizer,
         optimizers=optimizer_of(model, plan.rates),
         callbacks=[turns],
@@ -45,7 +46,8 @@ def main() -> None:
     trainer.train()
 
 
-def _config(plan: Plan, folder: Path, settings: TrlSettings) -> SFTConfig:
+def config_of(plan: Plan, folder: Path, settings: TrlSettings) -> SFTConfig:
+    """The trainer's configuration; every update is one batch of the plan."""
     longest = max(map(tokens_of, plan.examples))
     packed = settings.feeding == "packed"
     batch = len(plan.batches[0])
@@ -61,9 +63,9 @@ def _config(plan: Plan, folder: Path, settings: TrlSettings) -> SFTConfig:
     )
 
 
-def _dataset(plan: Plan, settings: TrlSettings) -> Dataset:
+def dataset_of(examples: Sequence[Sequence[Row]]) -> Dataset:
     """-100 is the label of a token without weight."""
-    rows = [row for (row,) in in_order(plan, settings)]
+    rows = [row for (row,) in examples]
     return Dataset.from_dict(
         {
             "input_ids": [list(row.ids) for row in rows],

@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from luthier.candidates.answer import Answer, ask
 from luthier.chat import ChatFormat
 from luthier.examples.example import Example
-from luthier.methods import METHODS, Item
+from luthier.methods import SFT, Item
 from luthier.recipe import Train
 from luthier.train import train
 
@@ -48,7 +48,7 @@ class Decoder:
         room: int,
     ) -> None:
         self._chat, self._room = chat, room
-        method = METHODS["sft"]
+        method = SFT()
         items = method.items(examples, chat, None)
         held = method.items(validation, chat, None)
         items, epochs = _budget(items, seed)

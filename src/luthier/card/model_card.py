@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
@@ -25,6 +25,7 @@ from luthier.card.questions import answer_questions
 from luthier.card.reading import read_view
 from luthier.card.templates import environment
 from luthier.card.view import Finding, View
+from luthier.recipe.method_defaults import COMPARED
 from luthier.record import Record, write_text
 
 EMBEDDED = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
@@ -78,10 +79,10 @@ def front_matter(view: View) -> dict[str, Any]:
             matter["base_model_relation"] = "finetune" if _is_whole(view) else "adapter"
     if tuned:
         matter["library_name"] = "transformers" if _is_whole(view) else "peft"
-    matter |= {"pipeline_tag": "text-generation", "license": "unknown", "tags": _tags(view)}
+    matter |= {"pipeline_tag": _task(view), "license": "unknown", "tags": _tags(view)}
     if tuned and tuned.score.value is not None:
         result = {
-            "task": {"type": "text-generation"},
+            "task": {"type": _task(view)},
             "dataset": {"type": "private", "name": f"{name}, held-out examples", "split": "test"},
             "metrics": [
                 {"type": one_line(view.grader) or metric, "name": metric, "value": tuned.score.value}
@@ -107,6 +108,12 @@ def _tags(view: View) -> list[str]:
     return [one_line(str(tag)) for tag in ("luthier", training.get("method"), kind) if tag]
 
 
+def _task(view: View) -> str:
+    """What the hub calls what the model does."""
+    method = view.training.summary.get("method") if view.training else None
+    return "text-classification" if method in COMPARED else "text-generation"
+
+
 def _is_whole(view: View) -> bool:
     return view.training is not None and is_whole_model(view.training.summary.get("adapter"))
 
@@ -114,36 +121,69 @@ def _is_whole(view: View) -> bool:
 def _snippet(view: View) -> Markdown | None:
     if view.candidate("tuned") is None:
         return None
-    base = json.dumps(public_name(view.model), ensure_ascii=False)
+    if view.training is not None and view.training.summary.get("method") == "cpt":
+        lines = [
+            *_loading(view),
+            'inputs = tokenizer("...", return_tensors="pt")',
+            "output = model.generate(**inputs, max_new_tokens=256)",
+            "print(tokenizer.decode(output[0], skip_special_tokens=True))",
+        ]
+        return _fenced(lines)
+    tokens = numbers.finite(view.recipe.get("max_new_tokens"))
     system = view.recipe.get("system")
     turns = [{"role": "system", "content": str(system)}] if system else []
     turns.append({"role": "user", "content": "..."})
-    tokens = numbers.finite(view.recipe.get("max_new_tokens"))
-    adapted = [
-        "from peft import PeftModel",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        f"base = AutoModelForCausalLM.from_pretrained({base})",
-        'model = PeftModel.from_pretrained(base, "adapter")',
-        f"tokenizer = AutoTokenizer.from_pretrained({base})",
-    ]
-    whole = [
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        'model = AutoModelForCausalLM.from_pretrained("adapter")',
-        'tokenizer = AutoTokenizer.from_pretrained("adapter")',
-    ]
-    lines = [
-        *(whole if _is_whole(view) else adapted),
+    if rewards := _has_reward(view):
+        turns.append({"role": "assistant", "content": "..."})
+    asked = [
         "messages = [",
         *(f"    {json.dumps(turn, ensure_ascii=False)}," for turn in turns),
         "]",
         "inputs = tokenizer.apply_chat_template(",
-        '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True',
+        f'    messages, add_generation_prompt={not rewards}, return_tensors="pt", return_dict=True',
         ")",
-        f"output = model.generate(**inputs, do_sample=False, max_new_tokens={tokens or 256:.0f})",
-        'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
     ]
+    if _task(view) == "text-classification":
+        told = ["print(model(**inputs).logits)  # higher is better" if rewards else _LABEL]
+    else:
+        told = [
+            f"output = model.generate(**inputs, do_sample=False, max_new_tokens={tokens or 256:.0f})",
+            'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
+        ]
+    return _fenced([*_loading(view), *asked, *told])
+
+
+_LABEL = "print(model(**inputs).logits.softmax(-1))  # of the labels in alphabetical order"
+
+
+def _has_reward(view: View) -> bool:
+    return view.training is not None and view.training.summary.get("method") == "reward"
+
+
+def _loading(view: View) -> list[str]:
+    base = json.dumps(public_name(view.model), ensure_ascii=False)
+    classifies = _task(view) == "text-classification"
+    auto = "AutoModelForSequenceClassification" if classifies else "AutoModelForCausalLM"
+    if _is_whole(view):
+        return [
+            f"from transformers import {auto}, AutoTokenizer",
+            "",
+            f'model = {auto}.from_pretrained("adapter")',
+            'tokenizer = AutoTokenizer.from_pretrained("adapter")',
+        ]
+    labels = view.training.summary.get("labels") if view.training else None
+    outputs = f", num_labels={len(labels) if labels else 1}" if classifies else ""
+    return [
+        "from peft import PeftModel",
+        f"from transformers import {auto}, AutoTokenizer",
+        "",
+        f"base = {auto}.from_pretrained({base}{outputs})",
+        'model = PeftModel.from_pretrained(base, "adapter")',
+        f"tokenizer = AutoTokenizer.from_pretrained({base})",
+    ]
+
+
+def _fenced(lines: Sequence[str]) -> Markdown:
     body = "\n".join(lines)
     return Markdown(f"{fence(body)}python\n{body}\n{fence(body)}")
 

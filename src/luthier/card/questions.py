@@ -91,6 +91,10 @@ def _metric(view: View) -> list[str]:
         return ["Not measured: this record holds no scores."]
     n = max((c.n for c in view.candidates if c.n is not None), default=None)
     said = [f"The metric is {view.metric}, on {numbers.count(n, 'held-out example')}."]
+    read = [c for c in view.candidates if c.perplexity.value is not None]
+    if read:
+        each = (f"{c.name} {numbers.with_interval(c.perplexity, '')}" for c in read)
+        said.append(f"Perplexity over all their tokens, lower is better: {', '.join(each)}.")
     said.append(
         f"Split: {view.data.method}."
         if view.data and view.data.method

@@ -115,6 +115,7 @@ def _candidate(name: str, row: Mapping[str, Any]) -> Candidate:
         seconds=finite(row.get("seconds")),
         money=finite(_mapping(row.get("cost")).get("money")),
         currency=_text(_mapping(row.get("cost")).get("currency")) or None,
+        perplexity=_interval(_mapping(row.get("perplexity")), "value"),
     )
 
 

@@ -37,6 +37,7 @@ class Candidate:
     seconds: float | None
     money: float | None = None
     currency: str | None = None
+    perplexity: Interval = field(default_factory=lambda: Interval(None))
 
     @property
     def price(self) -> str:

@@ -49,7 +49,8 @@ def _check_file(source: Path, *, show_mask: bool, model: str) -> None:
     audit = audit_examples({"all": loaded.examples}, special_tokens=tokenizer.all_special_tokens)
     print_audit(audit.as_json())
     if show_mask:
-        print_masks(loaded.examples[:MASKS_SHOWN], ChatFormat(tokenizer), None)
+        shown = [example for example in loaded.examples if example.wanted][:MASKS_SHOWN]
+        print_masks(shown, ChatFormat(tokenizer), None)
 
 
 def print_audit(audit: Mapping[str, Any]) -> None:
@@ -81,7 +82,7 @@ def print_audit(audit: Mapping[str, Any]) -> None:
 def print_masks(examples: Any, chat: Any, system: str | None) -> None:
     """Examples as the model sees them: trained tokens green, context dim."""
     for example in examples:
-        for sequence in chat.training(example, system):
+        for sequence in chat.training(example, system) if example.request else [chat.text(example.answer)]:
             text = Text()
             for piece, trained in chat.show_mask(sequence):
                 text.append(piece, style="bold green" if trained else "dim")

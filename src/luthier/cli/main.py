@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from luthier import __version__
 from luthier.cli.summaries import Format
+from luthier.cli.sweeping import sweep
 from luthier.errors import (
     EXIT_DO_NOT_SHIP,
     EXIT_ERROR,
@@ -166,9 +167,11 @@ def split(recipe: RecipeOrRun, out: Out = None) -> None:
     Example: luthier split tickets.yaml --out runs/tickets
     """
     job = _open(recipe, out)
-    sides = job.split().sides()
-    for side, examples in sides.items():
-        typer.echo(f"{side:<11}{len(examples):>6} examples  {job.record / 'data' / (side + '.jsonl')}")
+    found = job.split()
+    for side, examples in found.sides().items():
+        bad = len(found.unwanted.get(side, ()))
+        more = f" and {bad} whose answer should not be given" if bad else ""
+        typer.echo(f"{side:<11}{len(examples):>6} examples{more}  {job.record / 'data' / (side + '.jsonl')}")
 
 
 @app.command()
@@ -182,6 +185,9 @@ def train(recipe: RecipeOrRun, out: Out = None) -> None:
     speed = f"{summary['seconds']:.0f} s ({summary['tokens_per_second']:.0f} tokens/s)"
     typer.echo(f"{summary['steps']} steps in {speed}, best at step {summary['best_step']}")
     typer.echo(f"Adapter: {job.record / 'adapter'}")
+
+
+app.command()(sweep)
 
 
 @app.command()
@@ -243,6 +249,59 @@ def review(folder: RunFolder) -> None:
     from luthier.cli.reviewing import review_answers
 
     review_answers(_open(folder))
+
+
+@app.command()
+def rank(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Prompts with answers (.jsonl), a recipe, or a run folder.", metavar="PROMPTS|RECIPE|RUN"
+        ),
+    ],
+    rater: Annotated[str, typer.Option(help="Who judges.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The judgements; other files are written beside them.")
+    ] = Path("judgements.jsonl"),
+    answers: Annotated[
+        int | None, typer.Option(min=2, max=9, help="Answers sampled for each prompt. Default: 4.")
+    ] = None,
+    pairwise: Annotated[
+        bool, typer.Option("--pairwise", help="Compare two answers at a time: k - 1 questions for k answers.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Prompts. Default: all of a file with answers, else 50.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Who answers: a model, or a run folder. Default: the run's tuned, else its base."),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.01, max=5, help="Of the sampling. Default: 1.")
+    ] = None,
+    repeat: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the prompts that a rater is asked again.")
+    ] = 0.1,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of prompts, samples and orders. Default: 0.")
+    ] = None,
+    preferences: Annotated[
+        Path | None, typer.Option(help="What to train on. Default: NAME.preferences.jsonl beside --out.")
+    ] = None,
+) -> None:
+    """Ask people which answers are better; write what they prefer, and how far they agree.
+
+    Prompts of a recipe or a run are those of its training side. Type answers from best to worst (2 1 3, ties
+    as 2=1 3, the best alone as 2), or with --pairwise a, b or =; s skips, u takes the last word back, q
+    stops. Every word is kept at once; the same command goes on, and another --rater judges the same answers.
+
+    Example: luthier rank runs/tickets --out judgements.jsonl --rater anna
+    """
+    from luthier.cli.ranking import rank_answers
+    from luthier.ranking.kept import Wanted
+
+    wanted = Wanted(answers, limit, temperature, seed, model)
+    rank_answers(source, out, rater, wanted=wanted, pairwise=pairwise, repeat=repeat, preferences=preferences)
 
 
 @app.command()

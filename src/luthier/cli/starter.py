@@ -41,14 +41,13 @@ def write_starter(data: Path, out: Path, *, force: bool) -> Path:
 
 def starter(data: Path, form: str, examples: Sequence[Example], out: Path) -> str:
     """The text of the recipe that will be written to `out`."""
-    answers = [example.answer for example in examples]
+    shown = _shown(data, out)
+    if not any(example.request for example in examples):
+        return _text_starter(shown, len(examples), out)
+    answers = [example.answer for example in examples if example.wanted]
     grader = choose_grader(answers)
     turns = statistics.mean(len(example.messages) for example in examples)
     own = sum(own_system(example) is not None for example in examples)
-    try:
-        shown = data.resolve().relative_to(out.parent.resolve())
-    except ValueError:
-        shown = data.resolve()
     epochs = 3 if len(examples) >= 150 else 5
     if own:
         system = (
@@ -70,7 +69,7 @@ model: smollm2-135m            # the embedded model; or a local folder, or a hub
 grader: {grader:<22} # {WHY_GRADER[grader]}
 candidates: [prompt, few_shot, retrieval, scratch, tuned]   # measured on the same held-out examples
 shots: 4                       # examples in the prompt of few_shot and retrieval
-method: sft                    # learn to write the answers
+{_method(examples)}
 adapter: {{kind: lora, rank: 16}}
 train:
   epochs: {epochs}                    # the epoch with the lowest validation loss is kept
@@ -81,6 +80,50 @@ train:
 split: {{validation: 0.1, test: 0.3}}   # near-duplicates stay on one side
 gates:
   min_gain: 0.02               # ship needs this gain over the best alternative, and significance
+  max_forgetting: 0.02         # and no larger loss than this on public test items
+  max_drift: 0.69              # nats per token on the base model's own text (0.69: its perplexity doubles)
+seed: 0
+"""
+
+
+def _method(examples: Sequence[Example]) -> str:
+    """The line of the method: by whether answers are judged one by one, are pairs, or are simply given."""
+    if any(not example.wanted for example in examples):
+        return "method: kto                    # answers marked bad are learnt from too"
+    if all(example.rejected for example in examples):
+        return "method: dpo                    # learn to prefer the chosen to the rejected answers"
+    return "method: sft                    # learn to write the answers"
+
+
+def _shown(data: Path, out: Path) -> Path:
+    """The file as the recipe names it."""
+    try:
+        return data.resolve().relative_to(out.parent.resolve())
+    except ValueError:
+        return data.resolve()
+
+
+def _text_starter(shown: Path, count: int, out: Path) -> str:
+    return f"""\
+# A Luthier recipe for {shown}: {count} plain texts.
+# Run it with: luthier run {out.name}     All keys: luthier schema
+
+{_line("name", out.name.split(".")[0])}
+model: smollm2-135m            # the embedded model; or a local folder, or a hub id
+{_line("data", str(shown))}
+candidates: [prompt, tuned]    # how likely the base and the tuned model find the same held-out texts
+method: {{kind: cpt, block: 1024}}   # continued pre-training, in pieces of at most so many tokens
+adapter: {{kind: lora, rank: 16}}
+train:
+  epochs: 3                    # the epoch with the lowest validation loss is kept
+  learning_rate: auto          # from the model's width ("LoRA Without Regret")
+  batch_tokens: 2048           # tokens per step
+  max_minutes: null            # a limit on training time
+  replay: 0.1                  # share of the base model's own answers trained along: it forgets less
+split: {{validation: 0.1, test: 0.3}}   # near-duplicates stay on one side
+probes: [forgetting, own_text] # what it costs: public tasks, and perplexity on the base's own words
+gates:
+  min_gain: 0.02               # ship needs this gain in probability per token, and significance
   max_forgetting: 0.02         # and no larger loss than this on public test items
   max_drift: 0.69              # nats per token on the base model's own text (0.69: its perplexity doubles)
 seed: 0

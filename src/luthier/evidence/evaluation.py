@@ -10,7 +10,7 @@ import numpy as np
 
 from luthier.evidence.slices import slice_scores
 from luthier.examples.example import Example
-from luthier.grade import Doubtful, Grader, Summarises, grade_all
+from luthier.grade import Doubtful, Grader, Score, Summarises, grade_all
 from luthier.recipe.candidate_options import Prices
 from luthier.stats import compare, detectable_difference, holm, mean_interval, stand
 
@@ -18,9 +18,17 @@ Rows = list[dict[str, Any]]
 
 
 def grade_answers(answers: Sequence[Mapping[str, Any]], test: Sequence[Example], grader: Grader) -> Rows:
-    """The lines of `predictions/<candidate>.jsonl`: answers with reference and score, in test order."""
+    """The lines of `predictions/<candidate>.jsonl`: answers with reference and score, in test order.
+
+    Rows that bring their `score` and `detail` along keep them; the others are graded.
+    """
     by_id = {answer["id"]: answer for answer in answers}
-    cases = [(by_id[example.id]["answer"], example.answer, example) for example in test]
+    given = [by_id[example.id] for example in test]
+    if all("score" in row for row in given):
+        scores = [Score(row["score"], detail=row["detail"]) for row in given]
+    else:
+        cases = [(row["answer"], example.answer, example) for row, example in zip(given, test, strict=True)]
+        scores = grade_all(grader, cases)
     return [
         {
             **by_id[example.id],
@@ -28,11 +36,11 @@ def grade_answers(answers: Sequence[Mapping[str, Any]], test: Sequence[Example],
             "score": score.value,
             "reason": score.reason,
             "detail": dict(score.detail),
-            "input": example.input,
+            "input": example.input if example.request else "",
             "file": example.file,
             "line": example.line,
         }
-        for example, score in zip(test, grade_all(grader, cases), strict=True)
+        for example, score in zip(test, scores, strict=True)
     ]
 
 

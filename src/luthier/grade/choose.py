@@ -20,6 +20,7 @@ from luthier.recipe.grader_options import (
     GraderOptions,
     NumericOptions,
     PlainGrader,
+    RewardModelOptions,
     RubricOptions,
     StringCheckOptions,
     TextSimilarityOptions,
@@ -103,6 +104,10 @@ def _with_options(options: GraderOptions, references: Sequence[str], answer_sche
         return Numeric(tolerance=options.tolerance, relative=options.relative)
     if isinstance(options, PlainGrader):
         return BUILDERS[options.kind](references, answer_schema)
+    if isinstance(options, RewardModelOptions):
+        from luthier.grade.reward_model import RewardModel
+
+        return RewardModel(options)
     from luthier.grade.judged import Pairwise, Rubric
 
     return Rubric(options) if isinstance(options, RubricOptions) else Pairwise(options)

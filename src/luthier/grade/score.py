@@ -63,6 +63,15 @@ class GradesMany(Protocol):
 
 
 @runtime_checkable
+class Rewards(Protocol):
+    """A grader whose scores are a bounded view of something that can be learnt from better as it is."""
+
+    def reward_many(self, cases: Sequence[Case]) -> list[float | None]:
+        """The reward of every case, in order, on any scale; None where there is none."""
+        ...
+
+
+@runtime_checkable
 class Summarises(Protocol):
     """A grader that has more to say of a candidate's answers than their mean score."""
 
@@ -101,3 +110,10 @@ def grade_all(grader: Grader, cases: Sequence[Case]) -> list[Score]:
     if isinstance(grader, GradesMany):
         return grader.grade_many(cases)
     return [grader.grade(*case) for case in cases]
+
+
+def reward_all(grader: Grader, cases: Sequence[Case]) -> list[float | None]:
+    """What to learn from all cases, in order: the score, unless the grader has a better reward."""
+    if isinstance(grader, Rewards):
+        return grader.reward_many(cases)
+    return [score.value for score in grade_all(grader, cases)]

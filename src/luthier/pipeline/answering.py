@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.errors import DataError
 from luthier.examples import Example, Split
+from luthier.pipeline.choosing import chooses, chosen_answers
 from luthier.pipeline.constraining import build_constraint
 from luthier.pipeline.models import Models
 from luthier.pipeline.retrieving import build_nearby
 from luthier.pipeline.scoring import mean_score, recipe_grader, validation_sample
 from luthier.pipeline.small import answer_by_best_scratch
 from luthier.pipeline.stages import read_split
+from luthier.pipeline.texts import measure_texts
 from luthier.progress import Show
 from luthier.recipe import Recipe
 from luthier.record import Record, write_json, write_jsonl
@@ -95,7 +97,12 @@ def _try(
 def write_answers(record: Record, recipe: Recipe, models: Models, show: Show, name: str) -> None:
     """`answers/NAME.jsonl`: a candidate's answers to the test side, not graded yet."""
     split = read_split(record)
-    if name == "scratch":
+    if recipe.reads_texts:
+        write_jsonl(record / f"answers/{name}.jsonl", measure_texts(recipe, models, show, name, split.test))
+        return
+    if chooses(recipe, name):
+        answers = chosen_answers(recipe, models, show, name, split.test, split)
+    elif name == "scratch":
         answers, found = answer_by_best_scratch(recipe, models, show, split)
         write_json(record / "search/scratch.json", found)
     else:
@@ -112,8 +119,11 @@ def write_validation(record: Record, recipe: Recipe, models: Models, show: Show,
     split = read_split(record)
     rows: list[dict[str, Any]] = []
     if split.validation:
-        setting = _chosen(record, recipe, name)
-        answers = _ask(recipe, models, show, name, setting, split.validation, split, None)
+        if chooses(recipe, name):
+            answers = chosen_answers(recipe, models, show, name, split.validation, split)
+        else:
+            setting = _chosen(record, recipe, name)
+            answers = _ask(recipe, models, show, name, setting, split.validation, split, None)
         asked = [answer.as_row() for answer in answers]
         rows = grade_answers(asked, split.validation, recipe_grader(recipe, split))
     write_jsonl(record / f"answers/{name}-validation.jsonl", rows)

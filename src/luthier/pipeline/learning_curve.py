@@ -33,6 +33,11 @@ def subset(train: Sequence[Example], share: float, seed: int) -> list[Example]:
             f"a learning curve trains on {share:g} of the examples, which is {count} here",
             fix="take learning_curve out of the recipe, or collect more examples",
         )
+    return _first(train, count, seed)
+
+
+def _first(train: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """As many examples as asked for, drawn by the seed: more of them hold the fewer."""
     ranked = sorted(train, key=lambda example: hashlib.sha256(f"{seed}/{example.id}".encode()).digest())
     chosen = {example.id for example in ranked[:count]}
     return [example for example in train if example.id in chosen]
@@ -54,7 +59,7 @@ def write_curve(record: Record, recipe: Recipe, evaluate: Callable[[Recipe, Path
         "confidence": Confidence(),
         "trackers": (),
         # the one that all training examples asked for
-        "grader": recipe.grader or record.read_json("scores.json")["grader"],
+        "grader": recipe.grader or _graded_by(record, recipe),
     }
     sizes, rows = [], []
     for share in SHARES:
@@ -64,7 +69,11 @@ def write_curve(record: Record, recipe: Recipe, evaluate: Callable[[Recipe, Path
         for side, examples in (sides | {"test": split.test}).items():
             if examples:
                 files[side] = str(folder / f"given/{side}.jsonl")
-                write_jsonl(folder / f"given/{side}.jsonl", (example.as_row() for example in examples))
+                bad: Sequence[Example] = split.unwanted.get(side, ())
+                if side == "train":
+                    bad = _first(bad, round(share * len(bad)), recipe.seed)
+                given = (example.as_row() for example in (*examples, *bad))
+                write_jsonl(folder / f"given/{side}.jsonl", given)
         evaluate(recipe.model_copy(update=fixed | {"data": DataFiles(**files)}), folder)
         sizes.append(len(sides["train"]))
         rows.append(Record(folder).read_jsonl("predictions/tuned.jsonl"))
@@ -72,6 +81,11 @@ def write_curve(record: Record, recipe: Recipe, evaluate: Callable[[Recipe, Path
     rows.append(record.read_jsonl("predictions/tuned.jsonl"))
     clusters = {example.id: example.group for example in split.test}
     write_json(record / "learning_curve.json", report_curve(sizes, rows, clusters, seed=recipe.seed))
+
+
+def _graded_by(record: Record, recipe: Recipe) -> str | None:
+    """The grader that was chosen; texts have none."""
+    return None if recipe.reads_texts else str(record.read_json("scores.json")["grader"])
 
 
 def report_curve(

@@ -31,7 +31,7 @@ def replay_items(recipe: Recipe, models: Models, show: Show, *, beside: Sequence
     share = recipe.train.replay
     if not share:
         return []
-    tokens = int(sum(item.tokens for item in beside) * share / (1 - share))
+    tokens = int(sum(item.tokens * item.repeats for item in beside) * share / (1 - share))
     items = (
         _own(models, show, tokens) if recipe.train.replay_data is None else _general(recipe, models, tokens)
     )
@@ -59,7 +59,7 @@ def _general(recipe: Recipe, models: Models, tokens: int) -> list[Item]:
     file = recipe.train.replay_data
     assert file is not None
     limit = models.context_limit()
-    found = list(read_examples(path_of(file)).examples)
+    found = [example for example in read_examples(path_of(file)).examples if example.wanted]
     random.Random(f"{recipe.seed}/replay").shuffle(found)
     items: list[Item] = []
     taken = 0

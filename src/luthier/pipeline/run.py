@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from luthier.errors import RecordError
 from luthier.examples import Split
 from luthier.pipeline import agreeing, answering, calibrating, learning_curve, stages, training
-from luthier.pipeline.constraining import constraint_inputs
+from luthier.pipeline.choosing import chooses
 from luthier.pipeline.environment import environment
+from luthier.pipeline.inputs import answer_inputs, asked, split_inputs, systems, training_inputs
 from luthier.pipeline.models import Models
-from luthier.pipeline.replaying import replay_inputs
-from luthier.pipeline.scoring import ask_absent_judge_again, file_hash, grader_inputs, require_judge
+from luthier.pipeline.scoring import ask_absent_judge_again, grader_inputs, require_judge
 from luthier.pipeline.sources import Sources
+from luthier.pipeline.texts import refuse_other_kind
 from luthier.progress import Show, Silent
 from luthier.recipe import Recipe, digest, dump_recipe, load_recipe
-from luthier.recipe.grader_options import grader_kind
 from luthier.recipe.probe_options import PROBE_NAMES, ProbeName, margin_of
 from luthier.record import Record, explain_os_errors, write_json, write_text
 from luthier.trackers import require_trackers
@@ -96,7 +96,7 @@ class Run:
             inputs = {
                 "data": self.sources.hashes,
                 "model": self.models.identity,
-                "split": self._split_inputs(),
+                "split": split_inputs(self.recipe, self.sources),
                 **self._asked("system", "grader"),
             }
             work = partial(stages.write_audit, self.record, self.recipe, self.sources, self.show)
@@ -109,8 +109,11 @@ class Run:
         with self._working():
             outputs = [*(f"data/{side}.jsonl" for side in stages.SIDES), "data/manifest.json"]
             work = partial(stages.write_split, self.record, self.recipe, self.sources)
-            self._stage("split", self._split_inputs(), outputs, work, spoils=["scores.json"])
-            return stages.read_split(self.record)
+            inputs = split_inputs(self.recipe, self.sources)
+            self._stage("split", inputs, outputs, work, spoils=["scores.json"])
+            split = stages.read_split(self.record)
+            refuse_other_kind(self.recipe, split)
+            return split
 
     # --- candidates ---------------------------------------------------------------------------
 
@@ -119,20 +122,7 @@ class Run:
         self._need_trackers()
         with self._working():
             self.split()
-            inputs = {
-                "split": self.record.output_hash("split"),
-                "model": self.models.identity,
-                **self._tuned_system(),
-                **self._asked("method", "adapter", "train", "seed"),
-                **(self._asked("canaries") if self.recipe.canaries else {}),
-                **replay_inputs(self.recipe),
-            }
-            if self.recipe.train.select == "score":
-                inputs |= {
-                    **grader_inputs(self.recipe),
-                    **self._asked("max_new_tokens"),
-                    **constraint_inputs(self.recipe),
-                }
+            inputs = training_inputs(self.record, self.recipe, self.models)
             outputs = ["adapter", "train/summary.json", "train/metrics.jsonl"]
             work = partial(
                 training.write_adapter, self.record, self.recipe, self.models, self.show, digest(inputs)
@@ -155,9 +145,10 @@ class Run:
             for name in names:
                 work = partial(answering.write_answers, *self._tools(), name)
                 inputs = self._answer_inputs(name)
-                outputs = [f"answers/{name}.jsonl", *["search/scratch.json"] * (name == "scratch")]
+                searched = name == "scratch" and not chooses(self.recipe, name)
+                outputs = [f"answers/{name}.jsonl", *["search/scratch.json"] * searched]
                 self._stage(f"answer-{name}", inputs, outputs, work, spoils=["scores.json"])
-            chosen = [name for name in names if name == "scratch" or self._chooses(name)]
+            chosen = [name for name in names if name == "scratch" or self._searches(name)]
             self._keep_only("search", [f"{name}.json" for name in chosen])
             inputs = {
                 "answers": {name: self.record.output_hash(f"answer-{name}") for name in names},
@@ -170,7 +161,7 @@ class Run:
             self._stage("grade", inputs, outputs, partial(stages.write_scores, self.record, self.recipe))
             self._keep_only("predictions", [f"{name}.jsonl" for name in names])
             inputs = {"graded": self.record.output_hash("grade"), "split": self.record.output_hash("split")}
-            work = partial(stages.write_failures, self.record, names)
+            work = partial(stages.write_failures, self.record, self.recipe)
             self._stage("failures", inputs, ["failures.json"], work)
             self._calibrate()
             scores: dict[str, Any] = self.record.read_json("scores.json")
@@ -178,7 +169,7 @@ class Run:
 
     def _calibrate(self) -> None:
         """What tuned's confidence is worth: its answers to the validation side, and `calibration.json`."""
-        if "tuned" not in self.recipe.candidates:
+        if "tuned" not in self.recipe.candidates or self.recipe.reads_texts:
             (self.record / "calibration.json").unlink(missing_ok=True)
             return
         inputs = {**self._answer_inputs("tuned"), **grader_inputs(self.recipe)}
@@ -329,7 +320,7 @@ class Run:
             **self._asked(*probe.reads),
         }
         if probe.asks_examples:
-            inputs |= {"split": self.record.output_hash("split"), "systems": self._systems()}
+            inputs |= {"split": self.record.output_hash("split"), "systems": systems(self.recipe)}
         if (attempt := digest([name, inputs])) in self._failed:
             return
         try:
@@ -348,36 +339,19 @@ class Run:
                 reason = probing.report_failure(self.record, self.recipe, name, error)
             self.show.note(f"probe {name}: {reason}")
 
-    def _systems(self) -> list[Any]:
-        return [self.recipe.system, *self._tuned_system().values()]
-
-    def _split_inputs(self) -> dict[str, Any]:
-        return {"data": self.sources.hashes, **self._asked("seed", "split")}
-
     def _answer_inputs(self, name: str) -> dict[str, Any]:
-        inputs = {"split": self.record.output_hash("split"), **self._asked("seed")}
-        if name != "scratch":
-            kept = constraint_inputs(self.recipe)
-            inputs |= {"model": self.models.identity, **self._asked("max_new_tokens"), **kept}
-            inputs |= self._tuned_system() if name == "tuned" else self._asked("system")
-        else:
-            inputs |= {"model": self.models.identity, **grader_inputs(self.recipe)}
-            inputs |= self._asked("scratch")
-            if grader_kind(self.recipe.grader) in (None, "text_similarity"):
-                inputs |= self._asked("max_new_tokens")  # the decoder's room
-        if name in ("few_shot", "retrieval"):
-            inputs |= self._asked("shots")
-        if name == "retrieval":
-            inputs |= {"documents": file_hash(self.recipe.documents), **self._asked("retrieval")}
-        if self._chooses(name):
+        inputs = answer_inputs(self.record, self.recipe, self.models, name)
+        if self._searches(name):
             inputs["search"] = self._search(name, inputs)
         if name == "tuned":
             self.train()
             inputs["adapter"] = self.record.output_hash("train")
         return inputs
 
-    def _chooses(self, name: str) -> bool:
-        return name != "scratch" and len(answering.settings_of(self.recipe, name)) > 1
+    def _searches(self, name: str) -> bool:
+        if name == "scratch" or chooses(self.recipe, name):
+            return False
+        return len(answering.settings_of(self.recipe, name)) > 1
 
     def _search(self, name: str, inputs: Mapping[str, Any]) -> str:
         """Choose on validation how a candidate is asked; returns the hash of what was found."""
@@ -390,21 +364,13 @@ class Run:
         """What the work of a stage with a model needs."""
         return self.record, self.recipe, self.models, self.show
 
-    def _tuned_system(self) -> dict[str, Any]:
-        """What tuned is told, and whether the examples' own system prompts count beside it."""
-        return {
-            "system": self.recipe.system_of("tuned"),
-            "own_system": self.recipe.tuned_system is None,
-        }
-
     def _need_trackers(self) -> None:
         """Refuse a missing package before the work that comes before training."""
         if self.record.stage_memo("train") is None:
             require_trackers(self.recipe.trackers)
 
     def _asked(self, *keys: str) -> dict[str, Any]:
-        """Keys of the recipe, as plain values."""
-        return self.recipe.model_dump(include=set(keys))
+        return asked(self.recipe, *keys)
 
     def _keep_only(self, folder: str, names: Iterable[str]) -> None:
         """Remove results that the recipe asked for once and no longer does."""

@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.errors import RecordError
 from luthier.examples import Example, Split
-from luthier.pipeline.constraining import build_constraint
-from luthier.pipeline.models import Models
 from luthier.recipe import Recipe
-from luthier.recipe.grader_options import PYTHON, JudgeOptions
+from luthier.recipe.grader_options import PYTHON, JudgeOptions, RewardModelOptions
 from luthier.record import STAGE_FOLDER, Record, sha256_of
 
 if TYPE_CHECKING:
-    from luthier.forest.logprobs import Model
     from luthier.grade import Grader
 
 VALIDATION_ANSWERS = 64  # a standard error of at most 6 points: enough to tell epochs apart that matter
@@ -26,10 +23,18 @@ VALIDATION_ANSWERS = 64  # a standard error of at most 6 points: enough to tell 
 def recipe_grader(recipe: Recipe, split: Split) -> Grader:
     """The grader that the recipe names, or that its training answers ask for."""
     from luthier.grade import build_grader, choose_grader
+    from luthier.grade.likelihood import Likelihood
 
+    if recipe.reads_texts:
+        return Likelihood()
     references = [example.answer for example in split.train]
     schema = None if recipe.answer_schema is None else Path(recipe.answer_schema)
     return build_grader(recipe.grader or choose_grader(references), references, answer_schema=schema)
+
+
+def build_reward_grader(recipe: Recipe, split: Split) -> Grader:
+    """What an online method is rewarded by: the recipe's `reward`, or its grader."""
+    return recipe_grader(_rewarding(recipe), split)
 
 
 def grader_inputs(recipe: Recipe) -> dict[str, Any]:
@@ -43,8 +48,26 @@ def grader_inputs(recipe: Recipe) -> dict[str, Any]:
     return {
         "grader": [*recipe.model_dump(include={"grader"}).values(), file_hash(file)],
         "judge": model_identity(judge) if judge else None,
+        **({"adapter": _adapter_hashes(grader)} if isinstance(grader, RewardModelOptions) else {}),
         "schema": file_hash(recipe.answer_schema),
     }
+
+
+def reward_inputs(recipe: Recipe) -> dict[str, Any]:
+    """What a reward depends on beside the answers, where it is not the grader's score."""
+    if recipe.reward is None:
+        return {}
+    return {"reward": grader_inputs(_rewarding(recipe))}
+
+
+def _adapter_hashes(options: RewardModelOptions) -> list[str | None]:
+    """Of the reward model's weights; its base does not change under them."""
+    return [sha256_of(file) for file in sorted(Path(options.run, "adapter").glob("*.safetensors"))]
+
+
+def _rewarding(recipe: Recipe) -> Recipe:
+    """The recipe with its reward in the grader's place."""
+    return recipe if recipe.reward is None else recipe.model_copy(update={"grader": recipe.reward})
 
 
 def require_judge(recipe: Recipe, record: Record) -> None:
@@ -67,26 +90,6 @@ def ask_absent_judge_again(record: Record) -> None:
         judge = record.read_json("scores.json").get("judge")
     if judge and judge["unreached"]:
         (record / STAGE_FOLDER / "grade.json").unlink(missing_ok=True)
-
-
-def validation_score(recipe: Recipe, models: Models, split: Split, model: Model) -> float | None:
-    """Mean score of a model's answers to the validation side, or to 64 of it drawn by the seed.
-
-    It chooses an epoch and is no estimate of anything: the epoch that it chose got a lucky one.
-    None where nothing could be scored.
-    """
-    from luthier.candidates import ask, prompt_messages, seen_by_tuned
-
-    chosen = validation_sample(recipe, split)
-    if not chosen:
-        return None
-    system, seen = recipe.system_of("tuned"), seen_by_tuned(chosen, recipe.tuned_system)
-    asked = {example.id: prompt_messages(example, models.chat, system) for example in seen}
-    longest = recipe.max_new_tokens or models.longest_answer(split.train)
-    constraint = build_constraint(recipe, models, split)
-    answers = ask(model, models.chat, asked, max_new_tokens=longest, constraint=constraint)
-    rows = [answer.as_row() for answer in answers]
-    return mean_score(rows, chosen, recipe_grader(recipe, split))[0]
 
 
 def validation_sample(recipe: Recipe, split: Split) -> list[Example]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from luthier.assets import suite_file
 from luthier.examples import Example, Loaded, read_examples
+from luthier.pipeline.mixing import name_task
 from luthier.recipe import SUITES, DataFiles
 from luthier.record import sha256_of
 
@@ -20,21 +21,33 @@ class Sources:
     """
 
     def __init__(self, data: DataFiles) -> None:
-        self._files = {side: file for side, file in data.model_dump().items() if file is not None}
+        sides = {"train": None if data.tasks else data.train, **data.model_dump(exclude={"train"})}
+        self._files = {f"train/{task.task}": task.file for task in data.tasks}
+        self._files |= {side: file for side, file in sides.items() if file is not None}
 
     @cached_property
     def hashes(self) -> dict[str, str | None]:
-        """sha256 by side; None where there is no file to read."""
+        """sha256 by side, `train/TASK` for the tasks of a mixture; None where there is no file to read."""
         return {side: sha256_of(path) for side, path in self._paths.items()}
 
     @property
     def examples(self) -> dict[str, tuple[Example, ...]]:
-        """Examples by side.
+        """Examples by side; those of a mixture together, each with its task as a field.
 
         Raises:
-            DataError: a file cannot be read.
+            DataError: a file cannot be read, or its rows have a field `task` in a mixture.
         """
-        return {side: loaded.examples for side, loaded in self._loaded.items()}
+        mixed: list[Example] = []
+        taken: set[str] = set()
+        sides: dict[str, tuple[Example, ...]] = {}
+        for name, loaded in self._loaded.items():
+            side, _, task = name.partition("/")
+            if task:
+                mixed += name_task(loaded.examples, task, taken)
+                sides[side] = tuple(mixed)
+            else:
+                sides[side] = loaded.examples
+        return sides
 
     def provenance(self) -> list[dict[str, Any]]:
         """`sources` of `data/manifest.json`."""

@@ -50,13 +50,19 @@ def write_split(record: Record, recipe: Recipe, sources: Sources) -> None:
     manifest = {
         "sources": sources.provenance(),
         "sides": {
-            side: {"examples": len(examples), "sha256": sha256_of(record / f"data/{side}.jsonl")}
+            side: {**_counted(examples), "sha256": sha256_of(record / f"data/{side}.jsonl")}
             for side, examples in split.sides().items()
         },
         "method": how if not given else f"{', '.join(given)} as given; the rest {how}",
         "near_duplicate_clusters": clusters,
     }
     write_json(record / "data/manifest.json", manifest)
+
+
+def _counted(examples: Sequence[Example]) -> dict[str, int]:
+    """Examples of a side, and how many more have an answer that should not be given."""
+    unwanted = sum(not example.wanted for example in examples)
+    return {"examples": len(examples) - unwanted, **({"unwanted": unwanted} if unwanted else {})}
 
 
 def _divide(recipe: Recipe, sources: Sources) -> tuple[Split, int]:
@@ -102,7 +108,9 @@ def _sides_to_check(recipe: Recipe, sources: Sources) -> Mapping[str, Sequence[E
 
 
 def read_split(record: Record) -> Split:
-    """The three sides as `write_split` left them.
+    """The three sides as `write_split` left them, without answers that should not be given.
+
+    Those are learnt from by a method that can, and are never shown, asked or imitated: see `Split.unwanted`.
 
     Raises:
         RecordError: they are not there.
@@ -111,7 +119,9 @@ def read_split(record: Record) -> Split:
         side: tuple(map(Example.from_row, record.read_jsonl(f"data/{side}.jsonl", needed_by="split")))
         for side in SIDES
     }
-    return Split(**sides)
+    wanted = {side: tuple(e for e in examples if e.wanted) for side, examples in sides.items()}
+    unwanted = {side: tuple(e for e in examples if not e.wanted) for side, examples in sides.items()}
+    return Split(**wanted, unwanted=unwanted)
 
 
 def write_scores(record: Record, recipe: Recipe) -> None:
@@ -151,10 +161,11 @@ def export_abstention(record: Record, folder: Path) -> None:
         write_json(folder / "abstention.json", travelling(record.read_json("calibration.json")))
 
 
-def write_failures(record: Record, names: Sequence[str]) -> None:
-    """`failures.json`: the kinds of wrong answers of each candidate."""
+def write_failures(record: Record, recipe: Recipe) -> None:
+    """`failures.json`: the kinds of wrong answers of each candidate; a text is never wrong."""
     from luthier.evidence.failures import find_failures
 
     train = read_split(record).train
+    names = () if recipe.reads_texts else recipe.candidates
     found = {name: find_failures(record.read_jsonl(f"predictions/{name}.jsonl"), train) for name in names}
     write_json(record / "failures.json", found)

@@ -6,27 +6,33 @@ import contextlib
 import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.errors import DataError
 from luthier.examples import Split
+from luthier.pipeline.held_out import HeldOut
 from luthier.pipeline.live import TrainingView
+from luthier.pipeline.mixing import repeat_items
 from luthier.pipeline.models import Models
+from luthier.pipeline.referring import with_reference
 from luthier.pipeline.replaying import replay_items
-from luthier.pipeline.scoring import validation_score
+from luthier.pipeline.rewarding import build_rollouts
 from luthier.pipeline.stages import read_split
+from luthier.pipeline.teaching import answered_by_teacher, build_lessons, with_teacher
 from luthier.pipeline.tempering import temper_adapter
 from luthier.progress import Show
 from luthier.recipe import Recipe
+from luthier.recipe.method_options import writes_own
 from luthier.record import Record, sha256_of, write_json
 
 if TYPE_CHECKING:
     from luthier.forest.logprobs import Model
     from luthier.methods import Item, Method
     from luthier.train.estimate import Estimate
+    from luthier.train.lessons import Lessons
+    from luthier.train.rollouts import Rollouts
 
 OUTPUTS = ("adapter", "train/summary.json", "train/metrics.jsonl")
 RATE_SECONDS = 30.0  # a shorter training is not told its share of the machine's rate: measuring takes 0.3 s
@@ -51,6 +57,8 @@ class Material:
 
     Attributes:
         general: answers of the base model that are not trained on, where tempering looks at drift.
+        canaries: how many of the items are made-up sentences.
+        rollouts: what writes the answers to learn from, where the items are prompts alone.
     """
 
     split: Split
@@ -60,6 +68,13 @@ class Material:
     replayed: list[Item]
     held: list[Item]
     general: list[Item]
+    canaries: int
+    rollouts: Rollouts | Lessons | None = None
+
+    @property
+    def unwanted(self) -> int:
+        """Training examples whose answer should not be given."""
+        return len(self.split.unwanted.get("train", ()))
 
     @property
     def trained_on(self) -> list[Item]:
@@ -79,12 +94,12 @@ def write_adapter(record: Record, recipe: Recipe, models: Models, show: Show, ke
     from luthier.models.embedded import HUB_IDS
     from luthier.train.checkpoint import Checkpoints
 
-    material = _gather(record, recipe, models, show)
+    material = attach(record, recipe, models, gather(record, recipe, models, show))
     models.keep_tuned(material.model)
     _tell_examples(show, recipe, material)
-    planned = _plan(record, recipe, material, key)
+    planned = make_plan(record, recipe, material, key)
     _tell_estimate(show, recipe, planned.estimate)
-    summary = _train(record, recipe, models, show, material, planned, key)
+    summary = train_on(record, recipe, models, show, material, planned, key)
     tempering = None
     if recipe.train.temper:
         tempering = temper_adapter(material.model, material.held, material.general, recipe.train.temper, show)
@@ -92,10 +107,12 @@ def write_adapter(record: Record, recipe: Recipe, models: Models, show: Show, ke
     base_name = HUB_IDS.get(recipe.model, recipe.model)
     save_adapter(material.model, models.tokenizer, record / "adapter", base_name=base_name)
     told = {
-        "method": recipe.method,
+        "method": material.method.name,
+        "labels": list(material.method.labels),
         "adapter": recipe.adapter.model_dump(),
         **summary,
         "examples": len(material.split.train),
+        "unwanted": material.unwanted if material.method.learns_unwanted else 0,
         "replayed": len(material.replayed),
         "adapter_bytes": sum(f.stat().st_size for f in (record / "adapter").glob("*.safetensors")),
         "tempering": tempering,
@@ -118,24 +135,54 @@ def _hashes(record: Record) -> dict[str, str | None]:
     return {name: sha256_of(record / name) for name in OUTPUTS}
 
 
-def _gather(record: Record, recipe: Recipe, models: Models, show: Show) -> Material:
+def gather(record: Record, recipe: Recipe, models: Models, show: Show) -> Material:
+    """What goes into a training but for what is trained: its model is the bare base."""
     from luthier.candidates import seen_by_tuned
-    from luthier.methods import METHODS
-    from luthier.models import attach_adapter
+    from luthier.methods import build_method
 
     split = read_split(record)
     loaded = models.base()
-    method = METHODS[recipe.method]
-    system = recipe.system_of("tuned")
-    items = method.items(seen_by_tuned(split.train, recipe.tuned_system), models.chat, system)
-    held = method.items(seen_by_tuned(split.validation, recipe.tuned_system), models.chat, system)
     virtual = recipe.adapter.virtual_tokens if recipe.adapter.kind in ("prefix", "prompt") else 0
-    _refuse_too_long([*items, *held], models.context_limit(), virtual)
-    items += _canaries(recipe, models, system)
+    limit = models.context_limit()
+    longest = None if limit is None else limit - virtual
+    method = build_method(recipe.method).within(longest)
+    system = recipe.system_of("tuned")
+    sides = (
+        split.with_unwanted(side) if method.learns_unwanted else split.sides()[side]
+        for side in ("train", "validation")
+    )
+    train, validation = answered_by_teacher(record, recipe, models, show, *sides)
+    items = method.items(seen_by_tuned(train, recipe.tuned_system), models.chat, system)
+    held = method.items(seen_by_tuned(validation, recipe.tuned_system), models.chat, system)
+    method = method.settle(items)
+    _refuse_too_long([*items, *held], limit, virtual)
+    items, held = with_teacher(recipe, models, show, items, held)
+    items = repeat_items(recipe, train, items)
+    items, held = (with_reference(models, method, own, show, longest=longest) for own in (items, held))
+    made_up = _canaries(recipe, models, system)
+    items += made_up
     replayed = replay_items(recipe, models, show, beside=items)
     general = _general(models, show) if recipe.train.temper else []
-    model = attach_adapter(loaded, recipe.adapter, seed=recipe.seed)
-    return Material(split, model, method, items, replayed, held, general)
+    return Material(split, loaded.model, method, items, replayed, held, general, len(made_up))
+
+
+def attach(record: Record, recipe: Recipe, models: Models, material: Material) -> Material:
+    """The same with what is trained in its model, and with what writes the answers to prompts alone."""
+    from luthier.methods.online import is_online
+    from luthier.models import attach_adapter
+    from luthier.models.heads import attach_head
+
+    split, method = material.split, material.method
+    model = attach_adapter(models.base(), recipe.adapter, seed=recipe.seed)
+    attach_head(model, method, seed=recipe.seed)
+    if is_online(method):
+        # what answers to held-out prompts are worth is measured, but they have no loss
+        rollouts = build_rollouts(record, recipe, models, split, model, method)
+        return replace(material, model=model, held=[], rollouts=rollouts)
+    if writes_own(recipe.method):  # and a teacher says what is right
+        lessons = build_lessons(record, recipe, models, split, model)
+        return replace(material, model=model, held=[], rollouts=lessons)
+    return replace(material, model=model)
 
 
 def _canaries(recipe: Recipe, models: Models, system: str | None) -> list[Item]:
@@ -169,23 +216,29 @@ def _general(models: Models, show: Show) -> list[Item]:
         return unreplayed_answers(models.base().model, models.chat, models.identity, advance)
 
 
-def _plan(record: Record, recipe: Recipe, material: Material, key: str) -> Planned:
-    """Measured on the first start of a training, read from `train/plan.json` on every later one."""
+def make_plan(
+    record: Record, recipe: Recipe, material: Material, key: str, *, like: Estimate | None = None
+) -> Planned:
+    """Measured on the first start of a training, read from `train/plan.json` on every later one.
+
+    Args:
+        like: the estimate of a training that costs the same: then nothing is measured.
+    """
     from luthier.train.estimate import Estimate, estimate_training
+    from luthier.train.estimate_online import estimate_online
 
     path = record / "train/plan.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(path.read_text(encoding="utf-8"))
         if known["key"] == key:
             return Planned(known["run"], Estimate(**known["estimate"]))
-    estimate = estimate_training(
-        material.model,
-        material.method,
-        material.trained_on,
-        material.held,
-        recipe.train,
-        seed=recipe.seed,
-    )
+    model, method, items, held = material.model, material.method, material.trained_on, material.held
+    if like is not None:
+        estimate = like
+    elif material.rollouts is None:
+        estimate = estimate_training(model, method, items, held, recipe.train, seed=recipe.seed)
+    else:
+        estimate = estimate_online(model, method, items, recipe.train, material.rollouts, seed=recipe.seed)
     planned = Planned(secrets.token_hex(4), estimate)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"key": key, **asdict(planned)})
@@ -201,8 +254,11 @@ def _tell_examples(show: Show, recipe: Recipe, material: Material) -> None:
     show.note(f"{count} held-out examples can show {shown} (80% power)")
     what = "answers of the base model" if recipe.train.replay_data is None else "general examples"
     more = f" and {len(material.replayed)} {what}" if material.replayed else ""
-    canaries = len(material.items) - len(material.split.train)
-    more += f", and {canaries} made-up sentences" if canaries else ""
+    more += f", and {material.canaries} made-up sentences" if material.canaries else ""
+    if material.unwanted and material.method.learns_unwanted:
+        more = f", and {material.unwanted} whose answer should not be given{more}"
+    elif material.unwanted:
+        more += f"; {material.unwanted} answers that should not be given are for `method: kto` alone"
     show.note(f"training on {len(material.split.train)} examples{more}")
 
 
@@ -213,7 +269,7 @@ def _tell_estimate(show: Show, recipe: Recipe, estimate: Estimate) -> None:
         f"{estimate.trained_tokens:,} trained, {estimate.executed_tokens:,} computed after sharing"
     )
     until = ", or until validation no longer improves" if recipe.train.patience is not None else ""
-    graded = ", and the validation answers" if recipe.train.select == "score" else ""
+    graded = ", and the validation answers" if recipe.selects_by_score else ""
     show.note(
         f"about {_duration(estimate.seconds)}{graded}{until}; "
         f"about {estimate.peak_memory_bytes / 1e9:.1f} GB of memory"
@@ -225,7 +281,7 @@ def _tell_estimate(show: Show, recipe: Recipe, estimate: Estimate) -> None:
         )
 
 
-def _train(
+def train_on(
     record: Record,
     recipe: Recipe,
     models: Models,
@@ -233,17 +289,27 @@ def _train(
     material: Material,
     planned: Planned,
     key: str,
+    *,
+    until: int | None = None,
+    called: str = "tuned: training",
 ) -> dict[str, Any]:
-    """Train, seen on the screen and by trackers; returns the summary."""
+    """Train, seen on the screen and by trackers; returns the summary.
+
+    Args:
+        until: pause after so many steps, as `train` does: then `validation_loss` and `validation_score` are
+            those of the weights as they are.
+    """
     from luthier.trackers import build_trackers, tracking
     from luthier.train import train
+    from luthier.train.loop import validation_loss
     from luthier.train.machine import matmul_rate, watching_memory
     from luthier.train.schedule import peak_rate
+    from luthier.train.updates import as_given
 
     model, estimate, adapter, settings = material.model, planned.estimate, recipe.adapter, recipe.train
     device = next(model.parameters()).device
     rate = matmul_rate(device, model.dtype) if estimate.seconds > RATE_SECONDS else None
-    by_score = settings.select == "score"
+    held_out = HeldOut(recipe, models, material.split, model) if recipe.selects_by_score else None
     with (
         tracking(
             build_trackers(recipe.trackers, record / "train", planned.run),
@@ -252,8 +318,9 @@ def _train(
             tell=show.note,
         ) as log,
         watching_memory(device) as memory,
-        show.task("tuned: training", estimate.steps) as bar,
+        show.task(called, until or estimate.steps) as bar,
     ):
+        view = TrainingView(bar, estimate, rate, show.note)
         summary = train(
             model,
             material.method,
@@ -265,15 +332,24 @@ def _train(
                 hidden_size=model.config.get_text_config().hidden_size,
                 kind=adapter.kind,
                 rank=adapter.rank,
+                pace=material.method.pace,
             ),
             seed=recipe.seed,
             folder=record / "train",
             key=key,
             micro_tokens=estimate.micro_tokens,
-            score=partial(validation_score, recipe, models, material.split, model) if by_score else None,
+            ask=material.rollouts or as_given,
+            score=None if held_out is None else held_out.score,
+            watch=dict if held_out is None else held_out.watch,
             log=log,
-            show=TrainingView(bar, estimate, rate, show.note),
+            show=view if until is None else lambda now: view(replace(now, steps=min(until, now.steps))),
+            until=until,
         )
+        if summary["stopped"] is None:
+            tokens = 2 * summary["micro_tokens"]  # at once, as in training
+            loss = validation_loss(model, material.method, material.held, micro_tokens=tokens)
+            score = None if held_out is None else held_out.score()
+            summary |= {"validation_loss": loss, "validation_score": score}
     return {**summary, "peak_memory_bytes": max(summary["peak_memory_bytes"], memory.peak_bytes)}
 
 

@@ -200,7 +200,11 @@ def _near_leaks(record: Record, audit: Mapping[str, Any]) -> tuple[int, int] | N
     if not found:
         return None
     train, test = (
-        {(row["file"], row["line"]) for row in record.read_jsonl(f"data/{side}.jsonl", needed_by="split")}
+        {
+            (row["file"], row["line"])
+            for row in record.read_jsonl(f"data/{side}.jsonl", needed_by="split")
+            if side == "train" or row.get("wanted", True)  # others are never asked
+        }
         for side in ("train", "test")
     )
     groups = [{(e["file"], e["line"]) for e in finding["examples"]} for finding in found]

@@ -1,0 +1,185 @@
+"""`python -m bench methods`: what each method costs and brings on one task, from one starting point."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.harness import BenchError, Worker
+from bench.machine import describe_machine
+from bench.report import table
+from bench.results import append_outcome, read_rows
+from luthier.recipe import digest
+
+ANSWERS = 6  # sampled of the starting model for every training request, and ranked
+START: dict[str, Any] = {"train": {"epochs": 2, "batch_tokens": 1024}}
+TRAIN = {"epochs": 3, "batch_tokens": 2048}
+ONLINE = {"epochs": 2, "batch_tokens": 6000}
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "sft": {"method": "sft", "data": "answers"},
+    "dpo": {"method": "dpo", "data": "ranked"},
+    "dpo, ipo": {"method": {"kind": "dpo", "loss_type": "ipo"}, "data": "ranked"},
+    "kto": {"method": "kto", "data": "ranked"},
+    "orpo": {"method": "orpo", "data": "ranked"},
+    "simpo": {"method": "simpo", "data": "ranked"},
+    "best_of": {"method": "best_of", "data": "requests", "train": ONLINE},
+    "rloo": {"method": "rloo", "data": "requests", "train": ONLINE},
+    "grpo": {"method": "grpo", "data": "requests", "train": ONLINE},
+    "ppo": {"method": "ppo", "data": "requests", "train": ONLINE},
+    "ppo, reward model": {
+        "method": "ppo",
+        "data": "requests",
+        "train": ONLINE,
+        "reward": {"kind": "reward_model", "run": "reward"},
+    },
+}
+Bounds = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one method led to, from the starting model.
+
+    Attributes:
+        settings: hash of what was asked for, so that other settings do not share a table.
+        score, start: mean share of the rules that held-out answers keep, after and before; `gain` is the
+            paired difference.
+        preferred: share of held-out requests whose answer keeps more rules than the starting model's; a tie
+            counts half.
+        drift: loss on the starting model's own text, more than before, nats per token.
+        forgetting: points of expected accuracy on public items, positive for worse.
+        length: mean tokens of a held-out answer.
+        seconds: of training. memory: peak resident bytes of training.
+    """
+
+    method: str
+    settings: str
+    start: float
+    score: float
+    gain: float
+    gain_bounds: Bounds
+    preferred: float
+    preferred_bounds: Bounds
+    forgetting: float
+    forgetting_bounds: Bounds
+    drift: float
+    drift_bounds: Bounds
+    length: float
+    steps: int
+    tokens: int
+    seconds: float
+    memory: int
+    rate: float
+    n: int
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def main(arguments: list[str]) -> int:
+    """Measure what is not in the file yet; the table is written after each; 1 when a method could not run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench methods", description="Every method that writes, from one starting model."
+    )
+    parser.add_argument("--method", action="append", choices=list(METHODS), help="only these; default all")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path("runs/methods"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, default=Path("docs/methods.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("docs/methods-measured.md"))
+    given = parser.parse_args(arguments)
+    settings = digest([START, TRAIN, ANSWERS, {k: dict(v) for k, v in METHODS.items()}])[:16]
+    outcomes = read_outcomes(given.results, settings)
+    failed: dict[str, str] = {}
+    for name in given.method or METHODS:
+        if name in outcomes:
+            continue
+        job = {"name": name, "work": str(given.work.resolve()), "answers": ANSWERS, "start": START}
+        job |= {"changes": {"train": TRAIN} | METHODS[name]}
+        try:
+            with Worker("method", job, threads=given.threads) as worker:
+                found = worker.answer()
+        except BenchError as error:
+            failed[name] = str(error).splitlines()[-1]
+            print(f"{name}: {failed[name]}", file=sys.stderr, flush=True)
+            continue
+        found.pop("event")
+        outcomes[name] = Outcome(name, settings, **found)
+        append_outcome(given.results, outcomes[name])
+        print(f"{name}: {found['gain']:+.3f} in {found['seconds']:.0f} s", file=sys.stderr, flush=True)
+        given.out.write_text(write_page(outcomes, failed), encoding="utf-8")
+    given.out.write_text(write_page(outcomes, failed), encoding="utf-8")
+    return 1 if failed else 0
+
+
+def read_outcomes(path: Path, settings: str) -> dict[str, Outcome]:
+    """What has been measured with these settings, in the order of `METHODS`."""
+    found = {}
+    for raw in read_rows(path):
+        if raw["settings"] == settings:
+            lists = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
+            found[raw["method"]] = Outcome(**raw | lists)
+    return {name: found[name] for name in METHODS if name in found}
+
+
+def write_page(outcomes: Mapping[str, Outcome], failed: Mapping[str, str]) -> str:
+    """The whole document."""
+    facts = describe_machine()
+    versions = ", ".join(f"{name} {facts[name]}" for name in ("luthier", "torch", "transformers", "peft"))
+    ordered = [outcomes[name] for name in METHODS if name in outcomes]
+    parts = [
+        "# Methods, measured",
+        "```\npython -m bench methods\n```",
+        "The task is the house tone of `recipes/tone.yaml`: replies that keep seven rules, which a Python "
+        "file checks. All methods start from the same model, SmolLM2-135M-Instruct after two epochs of "
+        f"imitation, and are asked the same held-out requests. For preferences that model wrote {ANSWERS} "
+        "answers to each training request, and the rules ranked them in the place of people; online methods "
+        "get the rules, or the reward model, as their reward. Low-rank updates, `learning_rate: auto`, one "
+        f"seed, {versions}.",
+        table(HEAD, [_row(outcome) for outcome in ordered]),
+        "Gain: in points of the rules kept, paired on the same requests. Preferred: held-out requests whose "
+        "answer keeps more rules than the starting model's, ties halved. Drift: loss on the starting model's "
+        "own text. Forgetting: expected accuracy on public items, before minus after. All with 95% "
+        "intervals; positive drift and forgetting are worse. Seconds and memory: of training alone.",
+    ]
+    parts += [f"- {name}: not measured: {why}" for name, why in failed.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+HEAD = [
+    "method",
+    "rules kept, %",
+    "gain, points",
+    "preferred, %",
+    "drift, nats per token",
+    "forgetting, points",
+    "tokens per answer",
+    "steps",
+    "rate",
+    "seconds",
+    "memory, GB",
+]
+
+
+def _row(outcome: Outcome) -> list[str]:
+    return [
+        outcome.method,
+        f"{100 * outcome.score:.1f}",
+        _shown(outcome.gain, outcome.gain_bounds, 100),
+        _shown(outcome.preferred, outcome.preferred_bounds, 100, sign=""),
+        _shown(outcome.drift, outcome.drift_bounds, 1, digits=2),
+        _shown(outcome.forgetting, outcome.forgetting_bounds, 100),
+        f"{outcome.length:.0f}",
+        str(outcome.steps),
+        f"{outcome.rate:.1e}",
+        f"{outcome.seconds:.0f}",
+        f"{outcome.memory / 1e9:.1f}",
+    ]
+
+
+def _shown(
+    value: float, bounds: Sequence[float | None], times: int, *, sign: str = "+", digits: int = 1
+) -> str:
+    low, high = ("?" if bound is None else f"{times * bound:{sign}.{digits}f}" for bound in bounds)
+    return f"{times * value:{sign}.{digits}f} [{low}, {high}]"
