@@ -4,6 +4,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -231,6 +232,16 @@ def test_free_answers_may_vary_and_json_is_compared_by_value() -> None:
     assert of(audit(same, answer_kind="json"), "label_conflict") == []
     other = [same[0], example("read this form", '{"b":3,"a":1}', 2)]
     assert len(of(audit(other, answer_kind="json"), "label_conflict")) == 1
+
+
+def test_preferred_answers_may_differ() -> None:
+    """Two good answers to one request, each better than a third: only the chosen ones are compared."""
+    rows = [example("where is it", answer, n) for n, answer in enumerate(("here", "over there"), start=1)]
+    preferred = [replace(row, rejected=("go away",)) for row in rows]
+    (finding,) = of(audit(preferred, answer_kind="label"), "label_conflict")
+    assert finding.severity == "info" and "ceiling" not in finding.message
+    (finding,) = of(audit([preferred[0], rows[1]], answer_kind="label"), "label_conflict")
+    assert finding.severity == "error" and "ceiling" in finding.message
 
 
 def test_leakage() -> None:

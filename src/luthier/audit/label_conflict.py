@@ -33,7 +33,7 @@ def find_label_conflicts(material: Material) -> list[Finding]:
 
     The message states the accuracy ceiling: with every set answered by its most frequent answer, the
     rest of the sets stays wrong, whatever the model. Free answers of over 12 words are allowed to vary:
-    they give information and leave the ceiling alone.
+    they give information and leave the ceiling alone, and so do answers that were preferred to others.
     """
     answers = [_comparable(example.answer, material) for example in material.all]
     sets = [members for members in _same_requests(material) if len({answers[m] for m in members}) > 1]
@@ -135,6 +135,8 @@ def _comparable(answer: str, material: Material) -> str:
 
 
 def _severity(material: Material, members: Sequence[int]) -> Severity:
+    if all(material.all[m].rejected for m in members):
+        return "info"  # each was preferred to something; none has to be the only good one
     if material.answer_kind != "text":
         return "error"
     longest = max(len(material.all[m].answer.split()) for m in members)
