@@ -186,6 +186,11 @@ def test_replayed_answers_are_imitated_beside(home: Path) -> None:
     assert summary["replayed"] > 0 and summary["steps"] > 0
 
 
+def test_a_prompt_without_room_for_its_answer_is_refused(home: Path) -> None:
+    with pytest.raises(DataError, match=r"with room for an answer of 1000, does not fit the model's 1024"):
+        open_run(home, "room", method="grpo", max_new_tokens=1000, train=once()).train()
+
+
 def test_reward_is_for_online_methods(home: Path) -> None:
     with pytest.raises(RecipeError, match="methods that learn from their own answers"):
         load_recipe(home / "recipe.yaml", {"reward": "label"})

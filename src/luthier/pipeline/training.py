@@ -155,7 +155,8 @@ def gather(record: Record, recipe: Recipe, models: Models, show: Show) -> Materi
     items = method.items(seen_by_tuned(train, recipe.tuned_system), models.chat, system)
     held = method.items(seen_by_tuned(validation, recipe.tuned_system), models.chat, system)
     method = method.settle(items)
-    _refuse_too_long([*items, *held], limit, virtual)
+    new = recipe.max_new_tokens or models.longest_answer(split.train) if writes_own(recipe.method) else 0
+    _refuse_too_long([*items, *held], limit, virtual=virtual, new=new)
     items, held = with_teacher(recipe, models, show, items, held)
     items = repeat_items(recipe, train, items)
     items, held = (with_reference(models, method, own, show, longest=longest) for own in (items, held))
@@ -197,13 +198,15 @@ def _canaries(recipe: Recipe, models: Models, system: str | None) -> list[Item]:
     ]
 
 
-def _refuse_too_long(items: Sequence[Item], limit: int | None, virtual: int) -> None:
+def _refuse_too_long(items: Sequence[Item], limit: int | None, *, virtual: int, new: int) -> None:
+    """Refuse items that do not fit; `new` is the room for an answer that is still to be written."""
     for item in items:
         length = max(len(sequence.ids) for sequence in item.sequences)
-        if limit is not None and length + virtual > limit:
+        if limit is not None and length + virtual + new > limit:
             before = f" behind {virtual} virtual ones" if virtual else ""
+            room = f", with room for an answer of {new}," if new else ""
             raise DataError(
-                f"an example of {length} tokens{before} does not fit the model's {limit}",
+                f"an example of {length} tokens{before}{room} does not fit the model's {limit}",
                 where=item.where,
                 fix="shorten or split it; Luthier never cuts examples silently",
             )
