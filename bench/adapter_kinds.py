@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.harness import BenchError, Worker
 from bench.machine import describe_machine
-from bench.report import table
-from bench.results import append_outcome, read_rows
+from bench.report import bounded, table
+from bench.results import append_outcome, read_named
 from luthier.demo import RECIPE
 from luthier.recipe import digest
 from luthier.stats import compare
@@ -98,12 +98,7 @@ def main(arguments: list[str]) -> int:
 
 def read_outcomes(path: Path, settings: str) -> dict[str, Outcome]:
     """What has been measured with these settings, in the order of `KINDS`."""
-    found = {}
-    for raw in read_rows(path):
-        if raw["settings"] == settings:
-            lists = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
-            found[raw["kind"]] = Outcome(**raw | lists)
-    return {kind: found[kind] for kind in KINDS if kind in found}
+    return read_named(path, settings, Outcome, key="kind", order=KINDS)
 
 
 def write_table(outcomes: Mapping[str, Outcome], failed: Mapping[str, str]) -> str:
@@ -145,10 +140,10 @@ HEAD = [
 def _row(outcome: Outcome, reference: Outcome | None) -> list[str]:
     return [
         outcome.kind,
-        _shown(outcome.score, outcome.score_bounds, 100, sign=""),
+        bounded(outcome.score, outcome.score_bounds, 100, sign=""),
         _against(outcome, reference),
-        _shown(outcome.forgetting, outcome.forgetting_bounds, 100),
-        _shown(outcome.drift, outcome.drift_bounds, 1, digits=2),
+        bounded(outcome.forgetting, outcome.forgetting_bounds, 100),
+        bounded(outcome.drift, outcome.drift_bounds, 1, digits=2),
         f"{outcome.rate:.1e}",
         f"{outcome.trained:,}",
         f"{outcome.seconds:.0f}",
@@ -167,11 +162,4 @@ def _against(outcome: Outcome, reference: Outcome | None) -> str:
     ]
     result = compare([a for a, _ in pairs], [b for _, b in pairs], seed=0)
     assert result.difference is not None
-    return _shown(result.difference, (result.low, result.high), 100)
-
-
-def _shown(
-    value: float, bounds: Sequence[float | None], times: int, *, sign: str = "+", digits: int = 1
-) -> str:
-    low, high = ("?" if bound is None else f"{times * bound:{sign}.{digits}f}" for bound in bounds)
-    return f"{times * value:{sign}.{digits}f} [{low}, {high}]"
+    return bounded(result.difference, (result.low, result.high), 100)

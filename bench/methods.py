@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.harness import BenchError, Worker
 from bench.machine import describe_machine
-from bench.report import table
-from bench.results import append_outcome, read_rows
+from bench.report import bounded, table
+from bench.results import append_outcome, read_named
 from luthier.recipe import digest
 
 ANSWERS = 6  # sampled of the starting model for every training request, and ranked
@@ -115,12 +115,7 @@ def main(arguments: list[str]) -> int:
 
 def read_outcomes(path: Path, settings: str) -> dict[str, Outcome]:
     """What has been measured with these settings, in the order of `METHODS`."""
-    found = {}
-    for raw in read_rows(path):
-        if raw["settings"] == settings:
-            lists = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
-            found[raw["method"]] = Outcome(**raw | lists)
-    return {name: found[name] for name in METHODS if name in found}
+    return read_named(path, settings, Outcome, key="method", order=METHODS)
 
 
 def write_page(outcomes: Mapping[str, Outcome], failed: Mapping[str, str]) -> str:
@@ -166,20 +161,13 @@ def _row(outcome: Outcome) -> list[str]:
     return [
         outcome.method,
         f"{100 * outcome.score:.1f}",
-        _shown(outcome.gain, outcome.gain_bounds, 100),
-        _shown(outcome.preferred, outcome.preferred_bounds, 100, sign=""),
-        _shown(outcome.drift, outcome.drift_bounds, 1, digits=2),
-        _shown(outcome.forgetting, outcome.forgetting_bounds, 100),
+        bounded(outcome.gain, outcome.gain_bounds, 100),
+        bounded(outcome.preferred, outcome.preferred_bounds, 100, sign=""),
+        bounded(outcome.drift, outcome.drift_bounds, 1, digits=2),
+        bounded(outcome.forgetting, outcome.forgetting_bounds, 100),
         f"{outcome.length:.0f}",
         str(outcome.steps),
         f"{outcome.rate:.1e}",
         f"{outcome.seconds:.0f}",
         f"{outcome.memory / 1e9:.1f}",
     ]
-
-
-def _shown(
-    value: float, bounds: Sequence[float | None], times: int, *, sign: str = "+", digits: int = 1
-) -> str:
-    low, high = ("?" if bound is None else f"{times * bound:{sign}.{digits}f}" for bound in bounds)
-    return f"{times * value:{sign}.{digits}f} [{low}, {high}]"

@@ -194,3 +194,11 @@ def _missing(left: Sequence[Workload], threads: int) -> str:
     lines += [f"- {name.upper()}: {what}" for name, what in NOT_BUILT.items()]
     lines.append(f"- any GPU; any other model; any number of threads but {threads}")
     return "## Not measured\n\n" + "\n".join(lines)
+
+
+def bounded(
+    value: float, bounds: Sequence[float | None], times: int, *, sign: str = "+", digits: int = 1
+) -> str:
+    """An estimate with its interval, multiplied for display; `?` for a bound that is not known."""
+    low, high = ("?" if bound is None else f"{times * bound:{sign}.{digits}f}" for bound in bounds)
+    return f"{times * value:{sign}.{digits}f} [{low}, {high}]"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+T = TypeVar("T")
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -21,6 +23,22 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(row, dict):
             yield row
+
+
+def read_named(
+    path: Path, settings: str, outcome: Callable[..., T], *, key: str, order: Iterable[str]
+) -> dict[str, T]:
+    """Outcomes that were measured with these settings, by the field `key`, in this order; the newest of each.
+
+    Args:
+        outcome: makes one of a row; lists come as tuples.
+    """
+    found = {}
+    for raw in read_rows(path):
+        if raw["settings"] == settings:
+            lists = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
+            found[raw[key]] = outcome(**raw | lists)
+    return {name: found[name] for name in order if name in found}
 
 
 def append_outcome(path: Path, outcome: DataclassInstance) -> None:
