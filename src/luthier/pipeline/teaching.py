@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -142,6 +141,7 @@ def _sampled(
     from luthier.chat import ChatFormat
     from luthier.generate import generate
     from luthier.models import model_identity
+    from luthier.train.rollouts import stream_of
 
     requests = [[example.id, [m.as_dict() for m in example.request]] for example in asked]
     how = [options.temperature, recipe.seed, recipe.system, room]
@@ -162,7 +162,7 @@ def _sampled(
             max_new_tokens=room,
             stop_ids=chat.stop_ids,
             temperature=options.temperature,
-            seed=_stream(recipe.seed),
+            seed=stream_of(recipe.seed, "teacher"),
             advance=advance,
         )
     texts = [chat.decode(answer.ids) for answer in written]
@@ -212,8 +212,3 @@ def _refuse_too_long(teacher: LoadedModel, items: Sequence[Item]) -> None:
                 where=item.where,
                 fix="shorten or split it, or choose a teacher with a longer context",
             )
-
-
-def _stream(seed: int) -> int:
-    """A seed of the teacher's own."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/teacher".encode()).digest()[:8], "big") >> 1

@@ -21,7 +21,7 @@ import torch
 from luthier.chat import ChatFormat, TrainingSequence
 from luthier.errors import TrainingError
 from luthier.examples.example import Example
-from luthier.forest import score
+from luthier.forest import pack, score
 from luthier.forest.logprobs import Model
 from luthier.generate import Generated, generate
 from luthier.methods.method import Item
@@ -30,6 +30,7 @@ from luthier.record import write_jsonl
 from luthier.train.outputs import outputs_of
 from luthier.train.updates import Updates
 
+SCORED_TOKENS = 2048  # executed at a time, as `forest.score` does
 # What answers to examples are worth, in order; None where one could not be scored.
 Reward = Callable[[Sequence[Example], Sequence[str]], Sequence[float | None]]
 
@@ -120,9 +121,12 @@ class Rollouts:
         """Log-probabilities of the answers' tokens, and the value of the state before each."""
         if self.method.head is None:
             return [(logps, None) for logps in logps_of(self.model, items)]
+        found: dict[int, torch.Tensor] = {}
         with torch.inference_mode():
-            found = [outputs_of(self.model, self.method, [item])[0][0].cpu() for item in items]
-        return [(both[:, 0], both[:, 1]) for both in found]
+            for group in pack([item.sequences[0].ids for item in items], SCORED_TOKENS):
+                outputs = outputs_of(self.model, self.method, [items[i] for i in group])
+                found |= {i: both.cpu() for i, (both,) in zip(group, outputs, strict=True)}
+        return [(found[i][:, 0], found[i][:, 1]) for i in range(len(items))]
 
     def _parts(self, learnt: Sequence[Item], plain: Sequence[Item], step: int) -> list[list[Item]]:
         """Passes over the answers in minibatches; what is only imitated is in the first pass."""
@@ -170,6 +174,6 @@ def answered(prompt: Item, answer: Generated) -> Item:
     )
 
 
-def stream_of(seed: int, step: int) -> int:
-    """A seed for the sampling of one step."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:8], "big") >> 1
+def stream_of(seed: int, what: int | str) -> int:
+    """A seed of its own for the sampling of one step, or of something with a name."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{what}".encode()).digest()[:8], "big") >> 1
