@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -35,7 +36,7 @@ def check_judge(options: Options) -> None:
         read_labels(Path(options.labels), options.kind)
 
 
-class _Judged:
+class _Judged(ABC):
     """What the two have in common: calibration, correction, and what `scores.json` is told.
 
     Args:
@@ -120,8 +121,9 @@ class _Judged:
         found = correct_mean([rows[place]["score"] for place in scored], self.calibration, clusters=own)
         return {"corrected": None if found is None else asdict(found)}
 
+    @abstractmethod
     def _judge(self, cases: Sequence[Case]) -> list[Score]:
-        raise NotImplementedError
+        """Score every answer; the kinds of judge differ in this alone."""
 
 
 class Rubric(_Judged):

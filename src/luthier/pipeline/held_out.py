@@ -9,7 +9,7 @@ from luthier.examples import Split
 from luthier.pipeline.constraining import build_constraint
 from luthier.pipeline.models import Models
 from luthier.pipeline.rewarding import build_reward
-from luthier.pipeline.scoring import recipe_grader, validation_sample
+from luthier.pipeline.scoring import mean_score, recipe_grader, validation_sample
 from luthier.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ class HeldOut:
         It chooses an epoch and is no estimate of anything: the epoch that it chose got a lucky one.
         """
         from luthier.candidates import ask, prompt_messages, seen_by_tuned
-        from luthier.grade import grade_all
 
         if not self._asked:
             return None
@@ -51,14 +50,13 @@ class HeldOut:
             constraint=build_constraint(recipe, models, self._split),
         )
         texts = [answer.answer for answer in answers]
-        cases = [(text, e.answer, e) for e, text in zip(self._asked, texts, strict=True)]
         self._numbers = {
             "validation_answer_tokens": _mean([answer.answer_tokens for answer in answers]),
             "validation_distinct": len(set(texts)) / len(texts),
         }
         if self._reward is not None:
             self._numbers["validation_reward"] = _mean(self._reward(self._asked, texts))
-        return _mean([score.value for score in grade_all(self._grader, cases)])
+        return mean_score([answer.as_row() for answer in answers], self._asked, self._grader)[0]
 
     def watch(self) -> Mapping[str, float | None]:
         """Numbers of the answers that were scored last."""
