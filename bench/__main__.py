@@ -24,6 +24,8 @@ STUDIES = {
     "claims": "bench.claims.command",
     "remedies": "bench.remedies",
     "methods": "bench.methods",
+    "checks": "bench.checks.command",
+    "check-speed": "bench.check_speed",
 }
 MODEL_NAME = "SmolLM2-135M-Instruct"
 

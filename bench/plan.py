@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 RANK, ALPHA = 16, 32
-BETA = 0.1
+BETA = 0.1  # of DPO
+KL = 0.04  # of GRPO
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class Plan:
     """A training run of one epoch.
 
     Attributes:
-        objective: `sft` or `dpo`.
-        examples: in file order, each one sequence, or the preferred answer and the other; `batches`
-            index them, one list per optimizer step.
+        objective: `sft`, `dpo` or `grpo`.
+        examples: in file order, each one sequence, the preferred answer and the other, or the answers to one
+            prompt; `batches` index them, one list per optimizer step.
         held_out: never trained on.
         rates: learning rate of every step.
         adapter: folder of the adapter that both sides start from, in PEFT's format.

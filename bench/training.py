@@ -30,7 +30,7 @@ from bench.workload import Int8Workload, TrainingWorkload
 
 GATE = 1e-5
 LOSS_GATE = 1e-4
-TRAINERS = {"sft": "TRL SFTTrainer", "dpo": "TRL DPOTrainer"}
+TRAINERS = {"sft": "TRL SFTTrainer", "dpo": "TRL DPOTrainer", "grpo": "TRL GRPOTrainer"}
 
 
 def compare_training(workload: TrainingWorkload, options: Options) -> Comparison:
@@ -171,7 +171,7 @@ def _work_sentence(
     def mean(values: Sequence[float]) -> str:
         return f"{sum(values) / len(values):,.0f}" if values else "an unknown number of"
 
-    what = "sequences" if workload.objective == "sft" else "pairs"
+    what = {"sft": "sequences", "dpo": "pairs", "grpo": "groups"}[workload.objective]
     tokens = Spread.of([work.tokens for work in works])
     shared = mean([work.shared for work in works])
     return (

@@ -22,6 +22,14 @@ SOURCE = ROOT / "src/luthier"
 FILES = sorted(SOURCE.rglob("*.py"))
 HEAVY = ("torch", "transformers", "peft", "sklearn", "scipy", "numpy", "jinja2")
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
+TYPED = {  # every command as it is typed: `run`, `collect logs`
+    **COMMANDS,
+    **{
+        f"{name} {inner}": command
+        for name, group in COMMANDS.items()
+        for inner, command in getattr(group, "commands", {}).items()
+    },
+}
 
 
 def layers() -> list[str]:
@@ -147,13 +155,13 @@ def test_help_answers_at_once() -> None:
     assert min(seconds) < 0.4
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", TYPED)
 def test_every_command_has_an_example_that_parses(name: str) -> None:
-    help_text = COMMANDS[name].help
-    (example,) = re.findall(r"^Example: luthier (.*)$", help_text, flags=re.MULTILINE)
-    said, *arguments = shlex.split(example)
-    assert said == name
-    COMMANDS[name].make_context(name, arguments)
+    help_text = TYPED[name].help
+    (example,) = re.findall(r"^Example: luthier (.*(?:\n.+)*)$", help_text, flags=re.MULTILINE)
+    words, own = shlex.split(example), name.split()
+    assert words[: len(own)] == own
+    TYPED[name].make_context(name, words[len(own) :])
 
 
 def documented() -> list[tuple[str, str]]:
@@ -178,7 +186,8 @@ def test_commands_in_the_documentation_exist() -> None:
         if words[0].startswith("--"):
             continue
         assert words[0] in COMMANDS, f"{file}: luthier {line}"
-        options = {flag for parameter in COMMANDS[words[0]].params for flag in parameter.opts}
+        command = TYPED.get(" ".join(words[:2]), COMMANDS[words[0]])
+        options = {flag for parameter in command.params for flag in parameter.opts}
         unknown = [word for word in words if word.startswith("-") and word.split("=")[0] not in options]
         assert set(unknown) <= {"--help"}, f"{file}: luthier {line}"
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from luthier.audit import CHECKS, Audit, Finding, audit_examples
@@ -19,6 +20,21 @@ from luthier.examples.example import Example, Message
 RNG = random.Random(3)
 VOCABULARY = ["".join(RNG.choices("abcdefghijklmnopqrstuvwxyz", k=RNG.randint(3, 9))) for _ in range(800)]
 LABELS = ("billing", "delivery", "refund", "account")
+# Random words have no language and do not tell their label; the rest is about answers in words, or suites.
+NOT_FOR_LABELS = {
+    *("language_mix", "label_error", "schema_violation", "suite_leakage"),
+    *("refusal", "copied_answer", "unfinished_answer"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_fast_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`label_error` has tests of its own; here its model would guess, and take most of the time."""
+
+    def guess(texts: Sequence[str], *ignored: Any, classes: int, **options: Any) -> np.ndarray:
+        return np.full((len(texts), classes), 1 / classes)
+
+    monkeypatch.setattr("luthier.audit.label_error.out_of_fold_chances", guess)
 
 
 def example(
@@ -61,8 +77,8 @@ def test_a_clean_file_is_quiet() -> None:
     )
     assert result.findings == ()
     assert result.failed == ()
-    assert result.skipped == ()
-    assert result.summary() == dict.fromkeys(CHECKS, 0)
+    assert {name for name, _ in result.skipped} == NOT_FOR_LABELS
+    assert result.summary() == dict.fromkeys((name for name in CHECKS if name not in NOT_FOR_LABELS), 0)
 
 
 def test_audit_json_has_the_documented_fields() -> None:
@@ -75,8 +91,9 @@ def test_audit_json_has_the_documented_fields() -> None:
     assert finding["examples"] == [{"file": "data.jsonl", "line": 5000}]
     assert shown["summary"]["personal_data"] == 1
     assert shown["summary"] == result.summary()
-    assert {item["check"] for item in shown["skipped"]} == {"leakage", "truncation"}
-    assert not {"leakage", "truncation"} & shown["summary"].keys()
+    skipped = {"leakage", "synthetic_test", "truncation", *NOT_FOR_LABELS}
+    assert {item["check"] for item in shown["skipped"]} == skipped
+    assert not skipped & shown["summary"].keys()
     assert shown["failed"] == []
 
 
@@ -126,11 +143,11 @@ def test_exact_duplicates() -> None:
 def test_near_duplicates() -> None:
     planted = [
         example("please tell me where my parcel from last week is", "delivery", 5000),
-        example("please tell me where my parcel from last month is", "delivery", 5001),
+        example("please tell me where my big parcel from last week is", "delivery", 5001),
     ]
     (finding,) = of(audit(planted), "near_duplicate")
     assert lines(finding) == [5000, 5001]
-    assert 0.7 <= (finding.score or 0) < 1
+    assert 0.5 <= (finding.score or 0) < 1
     assert of(audit(planted), "exact_duplicate") == []
     assert of(audit(planted), "label_conflict") == []
 
@@ -143,6 +160,7 @@ def test_near_duplicates() -> None:
         "hello, where is the parcel that I ordered last week please",
         "where is the parcle that I ordered last week",
         "where is the parcel that I orderd last week",
+        "could you tell me where's the parcel that I ordered last week? thanks in advance",
     ],
 )
 def test_label_conflicts(second: str) -> None:
@@ -255,8 +273,21 @@ def test_leakage() -> None:
     assert "1 in train, 1 in test" in exact.message
     assert [(e.file, e.line) for e in close.examples] == [("train.jsonl", 9), ("test.jsonl", 8)]
     assert close.severity == "warning"
-    assert 0.7 <= (close.score or 0) < 1
+    assert close.score == 1.0  # a courtesy is no difference
     assert of(result, "exact_duplicate") == of(result, "near_duplicate") == []
+
+
+def test_what_looks_alike_and_asks_something_else_is_one_finding() -> None:
+    """The numbers differ: neither a leak nor a duplicate, and yet worth a line."""
+    asked = [f"where is the parcel of order {n} that I sent from my town" for n in (1234, 1235, 1236, 1237)]
+    rows = [example(text, "delivery", 5000 + n) for n, text in enumerate(asked)]
+    (finding,) = of(audit(rows), "near_duplicate")
+    assert (finding.severity, finding.score, finding.examples) == ("info", None, ())
+    assert "1 group of inputs look alike" in finding.message and "4 inputs in all" in finding.message
+    train, test = clean(300, file="train.jsonl"), clean(300, start=10_000, file="test.jsonl")
+    (leak,) = of(audit_examples({"train": [*train, *rows[:2]], "test": [*test, *rows[2:]]}), "leakage")
+    assert (leak.severity, leak.score, leak.examples) == ("info", None, ())
+    assert "2 of them in test" in leak.message
 
 
 def test_class_imbalance() -> None:

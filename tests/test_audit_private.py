@@ -29,6 +29,12 @@ PERSONAL = [
     ("IBAN DE89 3704 0044 0532 0130 00", "iban"),
     ("GB82WEST12345698765432", "iban"),
     ("from NL91 ABNA 0417 1643 00 to you", "iban"),
+    ("call 1-415-555-2671 now", "phone"),
+    ("you did +33618594959 ring", "phone"),
+    ("my mobile is 612 345 678", "phone"),
+    ("tel. 98530 99722", "phone"),
+    ("seen from 91.23.114.7 today", "ip"),
+    ("host 2001:4860:4860::8888 is up", "ip"),
 ]
 
 
@@ -53,6 +59,11 @@ def test_personal_data_is_found(text: str, kind: str) -> None:
         "on 01.02.2024 at 10:30",
         "on 01/02/2024 - 03/02/2024",
         "at 192.168.100.100",
+        "version 91.23.114.7 is out",
+        "bind to 0.0.0.0 or 127.0.0.1",
+        "release 8.8.1.4",
+        "from 12:30:45 to 13:30:45",
+        "id: 612 345 678",
         "pi is 3.14159265358979",
         "version 10.2.3.400000001",
         "4111 1111 1111 1112",
@@ -90,6 +101,7 @@ def key(alphabet: str, length: int) -> str:
 
 
 ALNUM = string.ascii_letters + string.digits
+HEX, UPPER = "0123456789abcdef", string.ascii_uppercase + string.digits
 SECRETS = [
     f"use AKIA{key(string.ascii_uppercase + string.digits, 16)} here",
     f"ghp_{key(ALNUM, 36)}",
@@ -111,6 +123,20 @@ SECRETS = [
     f'api_key = "{key(ALNUM, 32)}"',
     f"SECRET_KEY: {key(ALNUM, 40)}",
     f"Authorization: Bearer {key(ALNUM, 40)}",
+    f"sk_test_{key(ALNUM, 24)}",
+    f"https://hooks.slack.com/services/T0{key(UPPER, 7)}/B0{key(UPPER, 7)}/{key(ALNUM, 24)}",
+    f"GOCSPX-{key(ALNUM, 28)}",
+    f"pypi-AgEIcHlwaS5vcmc{key(ALNUM, 120)}",
+    f"shpat_{key(HEX, 32)}",
+    f"dop_v1_{key(HEX, 64)}",
+    f"dapi{key(HEX, 32)}",
+    f"SK{key(HEX, 32)}",
+    f"123456789:AA{key(ALNUM, 33)}",
+    f"aws_secret_access_key = {key(ALNUM, 40)}",
+    f"AccountKey={key(ALNUM, 86)}==",
+    f'token: "{key(HEX, 40)}"',
+    "password = hunter2horse!",
+    "DB_PASSWORD='Winter_2031x'",
 ]
 
 
@@ -131,6 +157,14 @@ def test_secrets_are_found(text: str) -> None:
         "https://example.org:8080/path",
         "commit 3f2a9c1b7d4e5f60718293a4b5c6d7e8f9012345",
         "reset my password please",
+        "password: must be 12 characters long",
+        "password: ********",
+        "password=required, name=optional",
+        "password = os.environ['DB_PASSWORD']",
+        "AKIAIOSFODNN7EXAMPLE",
+        "postgres://user:password@localhost/db",
+        "token: <your-token>",
+        "the token of my gratitude: a long-lasting friendship",
     ],
 )
 def test_placeholders_and_prose_are_not_secrets(text: str) -> None:

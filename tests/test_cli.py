@@ -145,6 +145,8 @@ def test_the_exit_code_is_the_decision(
     keys = ("difference", "low", "high", "p_adjusted")
     for pair in scores["paired"]:
         pair |= dict(zip(keys, found["gain"], strict=True))
+    for candidate in scores["candidates"].values():
+        candidate |= {"score": 0.5, "low": 0.3, "high": 0.7}  # with room for a gain
     write_json(folder / "scores.json", scores | {"constant": None})
     for name in ("forgetting", "own_text"):
         probe = json.loads((folder / f"probes/{name}.json").read_text())
@@ -257,7 +259,7 @@ def test_a_step_before_what_it_needs(luthier_: Luthier, home: Path, tmp_path: Pa
 
 def test_out_with_a_run_folder_is_not_passed_over(luthier_: Luthier, folder: Path, home: Path) -> None:
     refused(luthier_("run", folder, "--out", "elsewhere"), 2, "a run folder is written in place")
-    refused(luthier_("check", home / "tickets.jsonl", "--out", "x"), 2, "--out needs a recipe")
+    refused(luthier_("check", home / "tickets.jsonl", "--out", folder), 2, "run folder", "luthier check")
 
 
 def test_a_broken_line_is_named(luthier_: Luthier, home: Path, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.examples.duplicates import find_near_duplicates
+from luthier.examples.duplicates import find_alike, find_near_duplicates
 from luthier.examples.groups import Groups
+from luthier.examples.rewording import AGREEMENT, Vocabulary, agreement
 from luthier.examples.wording import normalise
 
 RNG = random.Random(7)
@@ -23,14 +24,20 @@ def shingles(text: str) -> set[str]:
     return {padded[i : i + 4] for i in range(len(padded) - 3)}
 
 
-def brute_force(texts: list[str]) -> set[tuple[int, ...]]:
-    """All pairs, in the open: the clusters that exact Jaccard similarity >= 0.7 gives."""
-    groups = Groups(len(texts))
+def brute_force(texts: list[str]) -> tuple[set[tuple[int, ...]], set[tuple[int, ...]]]:
+    """All pairs, in the open: what is near by exact Jaccard similarity or says the same, and the latter."""
+    near, same = Groups(len(texts)), Groups(len(texts))
+    vocabulary = Vocabulary([text.split() for text in dict.fromkeys(texts)])
     for i, a in enumerate(texts):
         for j, b in enumerate(texts[:i]):
-            if len(shingles(a) & shingles(b)) / len(shingles(a) | shingles(b)) >= 0.7:
-                groups.join(i, j)
-    return {tuple(members) for members in groups.clusters() if len(members) > 1}
+            similarity = len(shingles(a) & shingles(b)) / len(shingles(a) | shingles(b))
+            agreed = similarity >= 0.5 and agreement(b.split(), a.split(), vocabulary) >= AGREEMENT
+            if agreed:
+                same.join(i, j)
+            if agreed or similarity >= 0.7:
+                near.join(i, j)
+    found = [{tuple(m) for m in groups.clusters() if len(m) > 1} for groups in (near, same)]
+    return found[0], found[1]
 
 
 def edited(rng: random.Random, text: str) -> str:
@@ -44,9 +51,11 @@ def test_clusters_are_those_of_all_pairs(seed: int) -> None:
     rng = random.Random(seed)
     texts = [sentence(rng, rng.randint(6, 25)) for _ in range(60)]
     texts += [edited(rng, rng.choice(texts)) for _ in range(60)]
-    found = {cluster.members for cluster in find_near_duplicates(texts)}
-    assert found == brute_force(texts)
-    assert len(found) > 20
+    found = find_alike(texts)
+    near, same = ({cluster.members for cluster in clusters} for clusters in (found.near, found.same))
+    assert (near, same) == brute_force(texts)
+    assert len(near) > 20
+    assert same
 
 
 def test_similarity_is_the_true_jaccard() -> None:
@@ -116,3 +125,39 @@ def test_clusters_are_disjoint_and_hold_all_copies(texts: list[str]) -> None:
 )
 def test_normalising_keeps_what_has_meaning(a: str, b: str, same: bool) -> None:
     assert (normalise(a) == normalise(b)) is same
+
+
+SAYS_THE_SAME = [
+    ("where is my parcel from last week", "hi could you tell me where is my parcel from last week please"),
+    ("what is the best way to learn it", "what's the best way to learn it"),
+    ("do not send three parcels to me", "don't send 3 parcels to me"),
+    ("where is the parcel that i ordered", "where is the parcle that i ordered"),
+    ("can i get a refund if the lamp is broken", "if the lamp is broken can i get a refund"),
+]
+ASKS_SOMETHING_ELSE = [
+    ("what is the capital of france", "what is the capital of spain"),
+    ("where is my order 1234 from last week", "where is my order 1235 from last week"),
+    ("the movie was good and i liked it", "the movie was not good and i liked it"),
+    ("how much is it to change ten dollars to euros", "how much is it to change ten euros to dollars"),
+    ("what happened in the town in 1989", "what happened in the town"),
+]
+
+
+@pytest.mark.parametrize(("a", "b"), SAYS_THE_SAME)
+def test_slight_rewordings_say_the_same(a: str, b: str) -> None:
+    others = [sentence(random.Random(n), 9) for n in range(200)]
+    assert [c.members for c in find_alike([*others, a, b]).same] == [(200, 201)]
+
+
+@pytest.mark.parametrize(("a", "b"), ASKS_SOMETHING_ELSE)
+def test_what_looks_alike_may_ask_something_else(a: str, b: str) -> None:
+    others = [sentence(random.Random(n), 9) for n in range(200)]
+    assert find_alike([*others, a, b]).same == ()
+
+
+def test_a_crowd_of_look_alikes_does_not_hide_a_copy() -> None:
+    """Hundreds of questions of one form share their buckets; the one reworded pair among them is found."""
+    names = ["".join(random.Random(n).choices("bcdfglmnprstvz", k=8)) for n in range(400)]
+    texts = [f"what are the first symptoms of {name} in adults" for name in names]
+    texts += [f"please tell me what are the first symptoms of {names[7]} in adults"]
+    assert [c.members for c in find_alike(texts).same] == [(7, 400)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from luthier.evidence.failures import failures_of, find_failures
+from luthier.evidence.failures import failures_of, find_failures, text_fault
 from luthier.examples import Example, Message
 from luthier.grade.json_fields import JsonFields
 from luthier.grade.label import Label
@@ -130,3 +130,43 @@ def test_long_values_do_not_make_a_kind_each() -> None:
         for i in range(3)
     ]
     assert kinds(find_failures(rows, [])) == {"summary: 'another text' answered as 'short'": 3}
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("", "no answer"),
+        ("...", "no answer"),
+        ("THE red house!", "the right words, written otherwise"),
+        ("It is the red house on the hill", "the right words, and more"),
+        ("red house", "a part of the right words"),
+        ("house, red", "most of the right words"),
+        ("the house that is red", "most of the right words"),
+        ("a house", "few of the right words"),
+        ("redhouse", "none of the right words"),
+    ],
+)
+def test_what_is_wrong_with_a_text(answer: str, said: str) -> None:
+    assert text_fault(answer, "The red house.") == said
+
+
+def test_texts_are_grouped_by_what_is_wrong_unless_the_grader_says() -> None:
+    def row(number: int, answer: str, reason: str | None) -> dict[str, Any]:
+        return {
+            "id": str(number),
+            "answer": answer,
+            "reference": "the red house",
+            "score": 0.0,
+            "reason": reason,
+        }
+
+    rows = [
+        row(1, "red", "not the reference text"),
+        row(2, "house", None),
+        row(3, "blue", None),
+        row(4, "green", "not the reference text"),
+        row(5, "red", "breaks: the rule"),
+        row(6, "blue", "breaks: the rule"),
+    ]
+    found = {"a part of the right words": 2, "none of the right words": 2, "breaks: the rule": 2}
+    assert kinds(find_failures(rows, [])) == found

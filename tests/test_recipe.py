@@ -37,6 +37,7 @@ gates: {min_gain: 0.02, max_forgetting: 0.02}
 seed: 0
 """
 LEAST = {"model": "smollm2-135m", "data": "tickets.jsonl"}
+READING = {"columns": {}, "bad_rows": "stop", "source": None, "licence": None}  # how files are read
 
 
 def refused(changes: dict[str, Any]) -> str:
@@ -59,6 +60,7 @@ def test_accepts_every_documented_key(tmp_path: Path) -> None:
         "validation": None,
         "test": None,
         "extra": None,
+        **READING,
     }
     assert recipe.candidates == ("prompt", "few_shot", "retrieval", "scratch", "tuned")
     assert (recipe.adapter.kind, recipe.adapter.rank, recipe.train.learning_rate) == ("lora", 16, "auto")
@@ -82,6 +84,7 @@ def test_sides_can_be_files_of_their_own() -> None:
         "validation": "/home/ada/b.csv",
         "test": "/data/c.jsonl",
         "extra": None,
+        **READING,
     }
 
 

@@ -397,13 +397,30 @@ def test_a_gain_over_every_candidate_that_one_fixed_answer_has_too_is_none(made:
     """The base does not know the form of the answers, tuned has learnt that and nothing else."""
     assert decide_with(made, constant=fixed(0.3, 0.0001))["decision"] == "ship"
     verdict = decide_with(made, constant=fixed(0.03, 0.4))
-    assert (verdict["decision"], verdict["recommended"]) == ("inconclusive", "few_shot")
+    assert (verdict["decision"], verdict["recommended"]) == ("inconclusive", None)
     assert (
         'tuned minus one fixed answer (\'{"mood": "good"}\', whatever is asked): +3.0%'
         in (gate(verdict)["reason"])
     )
     assert decide_with(made, constant=fixed(-0.1, 0.4))["decision"] == "do_not_ship"
     assert decide_with(made, constant=None)["decision"] == "ship"
+
+
+def test_what_one_fixed_answer_beats_is_not_recommended(made: Made) -> None:
+    """The best alternative is recommended unless a fixed answer is ahead of it by the least gain."""
+    best = made.decide() and made.record.read_json("scores.json")["candidates"]["few_shot"]["score"]
+    ahead = {**fixed(0.03, 0.4), "score": best + 0.021}
+    verdict = decide_with(made, constant=ahead)
+    assert (verdict["decision"], verdict["recommended"]) == ("inconclusive", None)
+    told = 'always answering \'{"mood": "good"}\' does better.'
+    assert verdict["headline"] == f"Not decided on gain; until then use none of these: {told}"
+    lost = decide_with(made, constant={**fixed(-0.1, 0.4), "score": best + 0.021})
+    assert lost["headline"].startswith("Tuned fails on gain; use none of these: always answering")
+    verdict = decide_with(made, constant={**ahead, "score": best + 0.019})
+    assert (verdict["recommended"], verdict["headline"]) == (
+        "few_shot",
+        "Not decided on gain; until then use few_shot.",
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import torch
 
 from bench.plan import ALPHA, RANK, Plan
 from bench.protocol import Line, Steps
-from bench.workers.objective import items_of, method_of
-from bench.workers.references import reference_logps
+from bench.workers.objective import REFERRED, items_of, method_of
+from bench.workers.references import References, reference_logps
 from luthier.models import attach_adapter, load_model
 from luthier.recipe import Adapter, Train
 from luthier.train import Progress, loop, train
@@ -32,8 +32,8 @@ def main() -> None:
     model = attach_adapter(load_model(job["model"], device="cpu"), adapter, seed=plan.seed)
     items = items_of(plan.examples)
     facts: dict[str, float] = {}
-    references: dict[str, tuple[float, float]] = {}
-    if plan.objective == "dpo":
+    references: References = {}
+    if plan.objective in REFERRED:
         began = time.perf_counter()
         references = reference_logps(model, items)
         facts["reference_seconds"] = time.perf_counter() - began

@@ -12,7 +12,7 @@ from bench.catalogue import WORKLOADS
 from bench.plan import ALPHA, RANK, Plan, Row, deal
 from bench.protocol import Line
 from bench.work import count_work
-from bench.workers.objective import items_of, method_of
+from bench.workers.objective import REFERRED, items_of, method_of
 from bench.workers.references import reference_logps
 from bench.workers.sizes import model_sizes
 from bench.workload import Example, TrainingWorkload
@@ -26,7 +26,7 @@ from luthier.train.schedule import peak_rate, rate_at
 
 SEED = 0
 HELD_OUT = 2  # batches
-PREFERENCE_RATE = 5e-5  # the rule is for supervised fine-tuning, and far too high for preferences
+PREFERENCE_RATE = 5e-5  # the rule is for supervised fine-tuning, and far too high for preferences and rewards
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     model = attach_adapter(loaded, Adapter(rank=RANK, alpha=ALPHA), seed=SEED)
     save_adapter(model, loaded.tokenizer, folder / "adapter", base_name="base")
     width = model.config.get_text_config().hidden_size
-    peak = PREFERENCE_RATE if workload.objective == "dpo" else peak_rate("auto", hidden_size=width)
+    peak = PREFERENCE_RATE if workload.objective in REFERRED else peak_rate("auto", hidden_size=width)
     plan = Plan(
         workload.objective,
         tuple(examples),
@@ -110,7 +110,7 @@ def gate(
     for side in (model, naive):
         _draw_b(side)
         side.eval()
-    references = reference_logps(naive, items) if objective == "dpo" else {}
+    references = reference_logps(naive, items) if objective in REFERRED else {}
     method = method_of(objective, references)
     rows = [row for example in examples for row in example]
     values = iter(logprobs(model, [row.ids for row in rows], needed=[row.needed for row in rows]))

@@ -48,14 +48,20 @@ class ControlTokens:
         self._any, self._any_mark = _one_of(self.ids), _one_of(self._marks.values())
         self._any_swap = _one_of(self._swap)
         self._any_special = self._not_spoken = _one_of(self._special)
+        self._forbidden: set[str] = set()
 
     def forbid(self, text: str) -> None:
         """Mark `text` in answers too, though it may be no special token (an end that a template writes)."""
-        self._not_spoken = _one_of({*self._special, text})
+        self._forbidden.add(text)
+        self._not_spoken = _one_of({*self._special, *self._forbidden})
 
     def find(self, text: str) -> re.Match[str] | None:
         """The first special token in `text`, or else the first other control token."""
         return self._any_special.search(text) or self._any.search(text)
+
+    def find_all_special(self, text: str) -> list[str]:
+        """Every special token in `text`, in order."""
+        return self._any_special.findall(text)
 
     def drop_special(self, text: str) -> str:
         """`text` as decoding shows it: without special tokens."""
@@ -68,6 +74,14 @@ class ControlTokens:
         """
         pattern = self._not_spoken if answer else self._any
         return pattern.sub(lambda match: self._marks[match[0]], text)
+
+    def mark_all(self, value: Any) -> Any:
+        """A JSON value with marks for the control strings in its texts and keys."""
+        if isinstance(value, str):
+            return self.mark(value, answer=False)
+        if isinstance(value, Mapping):
+            return {self.mark_all(key): self.mark_all(item) for key, item in value.items()}
+        return [self.mark_all(item) for item in value] if isinstance(value, list | tuple) else value
 
     def unmark(self, text: str) -> str:
         """Marked text as a person reads it."""

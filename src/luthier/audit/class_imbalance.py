@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from luthier.audit.finding import Finding, Material, NotApplicableError, counted, shown
+from luthier.examples.example import Example
 
 DOMINANT_SHARE = 0.8
 RATIO = 10.0
 RARE_EXAMPLES = 5
+RARE_LISTED = 5
 
 
 def find_class_imbalance(material: Material) -> list[Finding]:
@@ -25,15 +28,33 @@ def find_class_imbalance(material: Material) -> list[Finding]:
     spelling = {
         answer: example.answer for answer, example in zip(material.answers, material.all, strict=True)
     }
-    (largest, most), *others = counts.most_common()
-    share = most / len(material.all)
+    rare = {answer for answer, count in counts.items() if count < RARE_EXAMPLES}
+    return imbalance(
+        [(spelling[answer], count) for answer, count in counts.most_common()],
+        [spelling[answer] for answer in counts if answer in rare][:RARE_LISTED],
+        [e for e, answer in zip(material.all, material.answers, strict=True) if answer in rare],
+    )
+
+
+def imbalance(
+    counts: Sequence[tuple[str, int]], listed: Sequence[str], members: Sequence[Example]
+) -> list[Finding]:
+    """What follows from the counts.
+
+    Args:
+        counts: labels as they are written, the most frequent first.
+        listed: the first rare ones.
+        members: examples of rare labels that are shown.
+    """
+    (largest, most), *others = counts
+    share = most / sum(count for _, count in counts)
     if not others:
         return [
             Finding(
                 check="class_imbalance",
                 severity="error",
                 score=1.0,
-                message=f"every answer is {shown(spelling[largest])}",
+                message=f"every answer is {shown(largest)}",
                 fix="add examples of the other answers; there is nothing to tell apart",
             )
         ]
@@ -45,22 +66,22 @@ def find_class_imbalance(material: Material) -> list[Finding]:
                 check="class_imbalance",
                 severity="warning",
                 score=share,
-                message=f"{shown(spelling[largest])} is the answer of {share:.0%} of the examples ({most}), "
-                f"{shown(spelling[smallest])} of {least}; always saying the first scores {share:.1%}",
+                message=f"{shown(largest)} is the answer of {share:.0%} of the examples ({most}), "
+                f"{shown(smallest)} of {least}; always saying the first scores {share:.1%}",
                 fix="add examples of the small classes, and read scores against that baseline",
             )
         )
-    rare = [answer for answer, count in counts.items() if count < RARE_EXAMPLES]
+    rare = sum(count < RARE_EXAMPLES for _, count in counts)
     if rare:
-        listed = ", ".join(f"{shown(spelling[answer], 30)} ({counts[answer]})" for answer in rare[:5])
-        members = [e for e, answer in zip(material.all, material.answers, strict=True) if answer in set(rare)]
+        sizes = dict(counts)
+        told = ", ".join(f"{shown(label, 30)} ({sizes[label]})" for label in listed)
         findings.append(
             Finding(
                 check="class_imbalance",
                 severity="warning",
-                score=len(rare) / len(counts),
-                message=f"{counted(len(rare), 'label')} with fewer than {RARE_EXAMPLES} examples: {listed}"
-                + (", …" if len(rare) > 5 else ""),
+                score=rare / len(counts),
+                message=f"{counted(rare, 'label')} with fewer than {RARE_EXAMPLES} examples: {told}"
+                + (", …" if rare > RARE_LISTED else ""),
                 fix="add examples of each, merge labels, or correct misspelt ones",
                 examples=tuple(members),
             )

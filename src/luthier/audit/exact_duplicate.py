@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from luthier.audit.finding import Finding, Material
+from luthier.examples.example import Example
 from luthier.examples.wording import normalise, own_system
 
 
@@ -14,20 +16,28 @@ def find_exact_duplicates(material: Material) -> list[Finding]:
     for cluster in material.same_requests:
         copies: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for m in cluster.members:
-            system = normalise(own_system(material.all[m]) or "")
-            worse = map(normalise, material.all[m].rejected)
-            kind = material.side_of[m], str(material.all[m].wanted)
-            copies[*kind, system, material.answers[m], *worse].append(m)
+            copies[material.side_of[m], *copy_key(material.all[m], material.answers[m])].append(m)
         findings += [
-            Finding(
-                check="exact_duplicate",
-                severity="warning",
-                score=1.0,
-                message=f"the same example {len(members)} times",
-                fix="keep one; copies are learnt by heart and count several times in every score",
-                examples=tuple(material.all[m] for m in members),
-            )
+            copies_finding(len(members), [material.all[m] for m in members])
             for members in copies.values()
             if len(members) > 1
         ]
     return findings
+
+
+def copy_key(example: Example, answer: str) -> tuple[str, ...]:
+    """What copies share besides the request; `answer` is the normalised one."""
+    system = normalise(own_system(example) or "")
+    return str(example.wanted), system, answer, *map(normalise, example.rejected)
+
+
+def copies_finding(count: int, members: Sequence[Example]) -> Finding:
+    """The finding of `count` copies, of which `members` are shown."""
+    return Finding(
+        check="exact_duplicate",
+        severity="warning",
+        score=1.0,
+        message=f"the same example {count} times",
+        fix="keep one; copies are learnt by heart and count several times in every score",
+        examples=tuple(members),
+    )

@@ -5,12 +5,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from luthier.examples.answers import AnswerKind
 from luthier.examples.example import Example
 from luthier.examples.groups import Cluster
 from luthier.examples.wording import normalise, request_text
+
+if TYPE_CHECKING:
+    from luthier.audit.suite_index import SuiteIndex
+    from luthier.examples.duplicates import Alike
 
 Severity = Literal["error", "warning", "info"]
 
@@ -30,6 +34,7 @@ class Finding:
         message: what was found.
         fix: what to do about it.
         examples: where, in reading order; empty when it concerns all of them.
+        total: how many there are, where `examples` are the first ones only.
     """
 
     check: str
@@ -38,9 +43,11 @@ class Finding:
     message: str
     fix: str
     examples: tuple[Example, ...] = ()
+    total: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The finding as an item of `audit.json`."""
+        more = {} if self.total is None else {"total": self.total}
         return {
             "check": self.check,
             "severity": self.severity,
@@ -48,6 +55,7 @@ class Finding:
             "message": self.message,
             "fix": self.fix,
             "examples": [{"file": e.file, "line": e.line} for e in self.examples],
+            **more,
         }
 
 
@@ -63,6 +71,9 @@ class Material:
         max_tokens: longest example that is trained on whole.
         answer_kind: `label`, `json` or `text`.
         test_share: share that will be held out when there is no `test` side yet.
+        schema: the JSON Schema that answers must be valid under; None where nobody gave one.
+        labels: what an answer may be, to the letter; empty where nobody said.
+        suites: the public suites, to look for in what is trained on; None where they are not at hand.
     """
 
     sides: Mapping[str, Sequence[Example]]
@@ -72,6 +83,9 @@ class Material:
     max_tokens: int | None
     answer_kind: AnswerKind
     test_share: float = 0.3
+    schema: Mapping[str, Any] | None = None
+    labels: Sequence[str] = ()
+    suites: SuiteIndex | None = None
 
     @functools.cached_property
     def all(self) -> tuple[Example, ...]:
@@ -82,6 +96,16 @@ class Material:
     def side_of(self) -> tuple[str, ...]:
         """The side of each example of `all`."""
         return tuple(name for name, side in self.sides.items() for _ in side)
+
+    @functools.cached_property
+    def texts(self) -> tuple[Sequence[str], ...]:
+        """All that is written in each example of `all`."""
+        return tuple(example.texts for example in self.all)
+
+    @functools.cached_property
+    def joined_texts(self) -> tuple[str, ...]:
+        """All that is written in each example of `all`, in one text: to be asked for what is rare."""
+        return tuple(map("\n".join, self.texts))
 
     @functools.cached_property
     def requests(self) -> tuple[str, ...]:
@@ -102,11 +126,16 @@ class Material:
         return tuple(Cluster(tuple(members), 1.0) for members in found.values() if len(members) > 1)
 
     @functools.cached_property
+    def alike(self) -> Alike:
+        """Clusters of requests that look alike, and of those that say the same; equal ones are in both."""
+        from luthier.examples.duplicates import find_alike
+
+        return find_alike(self.requests)
+
+    @property
     def like_requests(self) -> tuple[Cluster, ...]:
         """Clusters of near-duplicates, those with the same request included."""
-        from luthier.examples.duplicates import find_near_duplicates
-
-        return tuple(find_near_duplicates(self.requests))
+        return self.alike.near
 
 
 def shown(text: str, limit: int = 60) -> str:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from luthier.audit.answer_forms import Deviation, joined_labels, line_ends, mixed_types
 from luthier.audit.finding import Finding, Material, counted, shown
 from luthier.examples.answers import parse_structure
 from luthier.examples.example import Example
+
+SPELLINGS_LISTED = 3
+Wording = tuple[str, str]  # what was found, what to do
 
 
 def find_inconsistent_answers(material: Material) -> list[Finding]:
@@ -19,14 +23,53 @@ def find_inconsistent_answers(material: Material) -> list[Finding]:
         *_key_sets(material.all, structures),
         *_edge_spaces(material.all),
         *(_label_spellings(material) if material.answer_kind == "label" else ()),
+        *_forms(material, structures),
     ]
-    return [
-        Finding("inconsistent_answers", "warning", len(examples) / total, message, fix, tuple(examples))
-        for message, fix, examples in found
-    ]
+    return [_finding(deviation, total) for deviation in found]
 
 
-Deviation = tuple[str, str, list[Example]]
+def find_mixed_forms(material: Material) -> list[Finding]:
+    """Of `find_inconsistent_answers` what cannot be counted one example at a time."""
+    structures = [parse_structure(example.answer) for example in material.all]
+    return [_finding(deviation, len(material.all)) for deviation in _forms(material, structures)]
+
+
+def mixed_json(members: int, *, are_json: bool) -> Wording:
+    """So many answers are JSON among plain text, or the reverse."""
+    kind, others = ("JSON", "plain text") if are_json else ("not JSON", "JSON")
+    message = f"{counted(members, 'answer')} {kind}, while the others are {others}"
+    return message, "write every answer in one form; a model trained on both mixes them"
+
+
+def other_keys(members: int, usual: frozenset[str], other: frozenset[str]) -> Wording:
+    """So many JSON answers have other keys than the usual ones, such as `other`."""
+    differences = [f"without {key!r}" for key in sorted(usual - other)]
+    differences += [f"with {key!r}" for key in sorted(other - usual)]
+    message = f"{counted(members, 'JSON answer')} with other keys than most, such as {', '.join(differences)}"
+    return message, "give every answer the same keys, with null for what is missing"
+
+
+def edge_spaces(members: int) -> Wording:
+    """So many answers begin or end with spaces."""
+    message = f"{counted(members, 'answer')} with spaces or line breaks at an end"
+    return message, "strip them; they are tokens the model learns to write"
+
+
+def label_spellings(labels: int, spellings: Sequence[str]) -> Wording:
+    """So many labels have several spellings, such as those of one of them."""
+    listed = ", ".join(shown(spelling, 30) for spelling in spellings)
+    message = f"{counted(labels, 'label')} written in several ways, such as {listed}"
+    return message, "write each label in one way"
+
+
+def _forms(material: Material, structures: Sequence[object]) -> list[Deviation]:
+    joined = joined_labels(material) if material.answer_kind == "label" else []
+    return [*mixed_types(material.all, structures), *line_ends(material.all), *joined]
+
+
+def _finding(deviation: Deviation, total: int) -> Finding:
+    message, fix, examples = deviation
+    return Finding("inconsistent_answers", "warning", len(examples) / total, message, fix, tuple(examples))
 
 
 def _mixed_json(examples: Sequence[Example], is_json: Sequence[bool]) -> list[Deviation]:
@@ -35,33 +78,28 @@ def _mixed_json(examples: Sequence[Example], is_json: Sequence[bool]) -> list[De
         return []
     minority = 2 * count <= len(examples)
     members = [example for example, flag in zip(examples, is_json, strict=True) if flag is minority]
-    kind, others = ("JSON", "plain text") if minority else ("not JSON", "JSON")
-    message = f"{counted(len(members), 'answer')} {kind}, while the others are {others}"
-    return [(message, "write every answer in one form; a model trained on both mixes them", members)]
+    return [(*mixed_json(len(members), are_json=minority), members)]
 
 
 def _key_sets(examples: Sequence[Example], structures: Sequence[object]) -> list[Deviation]:
-    keys = [frozenset(map(str, value)) if isinstance(value, dict) else None for value in structures]
+    keys = [keys_of(value) for value in structures]
     counts = Counter(found for found in keys if found is not None)
     if len(counts) < 2:
         return []
     usual, _ = counts.most_common(1)[0]
     members = [e for e, found in zip(examples, keys, strict=True) if found is not None and found != usual]
     other = next(found for found in counts if found != usual)
-    differences = [f"without {key!r}" for key in sorted(usual - other)]
-    differences += [f"with {key!r}" for key in sorted(other - usual)]
-    message = (
-        f"{counted(len(members), 'JSON answer')} with other keys than most, such as {', '.join(differences)}"
-    )
-    return [(message, "give every answer the same keys, with null for what is missing", members)]
+    return [(*other_keys(len(members), usual, other), members)]
+
+
+def keys_of(structure: object) -> frozenset[str] | None:
+    """The keys of a JSON object; None for anything else."""
+    return frozenset(map(str, structure)) if isinstance(structure, dict) else None
 
 
 def _edge_spaces(examples: Sequence[Example]) -> list[Deviation]:
     members = [example for example in examples if example.answer != example.answer.strip()]
-    if not members:
-        return []
-    message = f"{counted(len(members), 'answer')} with spaces or line breaks at an end"
-    return [(message, "strip them; they are tokens the model learns to write", members)]
+    return [(*edge_spaces(len(members)), members)] if members else []
 
 
 def _label_spellings(material: Material) -> list[Deviation]:
@@ -78,6 +116,5 @@ def _label_spellings(material: Material) -> list[Deviation]:
         if normal in mixed and example.answer.strip() != usual[normal]
     ]
     several = next(iter(mixed.values()))
-    listed = ", ".join(shown(spelling, 30) for spelling, _ in several.most_common(3))
-    message = f"{counted(len(mixed), 'label')} written in several ways, such as {listed}"
-    return [(message, "write each label in one way", members)]
+    several_ways = [spelling for spelling, _ in several.most_common(SPELLINGS_LISTED)]
+    return [(*label_spellings(len(mixed), several_ways), members)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 from luthier.audit.finding import Finding, Material, counted, shown
+from luthier.examples.example import Example
 from luthier.examples.wording import normalise, own_system
 
 
@@ -18,19 +20,30 @@ def find_judgement_conflicts(material: Material) -> list[Finding]:
     judged: dict[tuple[str, str, str], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for m, example in enumerate(material.all):
         asked = material.requests[m], normalise(own_system(example) or "")
-        judged[*asked, example.answer.strip()][0 if example.wanted else 1].append(m)
-        for worse in example.rejected:
-            judged[*asked, worse.strip()][1].append(m)
+        for answer, is_good in judgements(example):
+            judged[*asked, answer][0 if is_good else 1].append(m)
     return [
-        Finding(
-            check="judgement_conflict",
-            severity="warning",
-            score=min(len(good), len(bad)) / (len(good) + len(bad)),
-            message=f"{shown(answer, 30)} is {counted(len(good), 'time')} a good and "
-            f"{counted(len(bad), 'time')} a bad answer to the same request",
-            fix="decide which it is, or leave it out: such judgements teach nothing",
-            examples=tuple(material.all[m] for m in sorted({*good, *bad})),
-        )
+        judgement_finding(answer, len(good), len(bad), [material.all[m] for m in sorted({*good, *bad})])
         for (_, _, answer), (good, bad) in judged.items()
         if good and bad
     ]
+
+
+def judgements(example: Example) -> Iterator[tuple[str, bool]]:
+    """The answers of an example as they are compared, and whether each is a good one."""
+    yield example.answer.strip(), example.wanted
+    for worse in example.rejected:
+        yield worse.strip(), False
+
+
+def judgement_finding(answer: str, good: int, bad: int, members: Sequence[Example]) -> Finding:
+    """The finding of an answer that was judged both ways; `members` are shown."""
+    return Finding(
+        check="judgement_conflict",
+        severity="warning",
+        score=min(good, bad) / (good + bad),
+        message=f"{shown(answer, 30)} is {counted(good, 'time')} a good and "
+        f"{counted(bad, 'time')} a bad answer to the same request",
+        fix="decide which it is, or leave it out: such judgements teach nothing",
+        examples=tuple(members),
+    )

@@ -2,8 +2,9 @@
 
 Near-duplicates alone would be too wide: two questions about one long passage are alike, and "order
 12" is not "order 13". So two requests count as the same here when they are near-duplicates and their
-words differ only by filler ("please") or by a slip of the pen: one letter, or two swapped, in a word of
-four letters or more of which one spelling hardly occurs elsewhere, as `ordr`, but unlike `card` and `cart`.
+words differ only by courtesies ("please"), contractions, numbers as words, or by a slip of the pen: one
+letter, or two swapped, in a word of four letters or more of which one spelling hardly occurs elsewhere, as
+`ordr`, but unlike `card` and `cart`.
 """
 
 from __future__ import annotations
@@ -13,18 +14,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from luthier.audit.finding import Finding, Material, Severity, counted, shown
-from luthier.examples.answers import parse_structure
+from luthier.examples.answers import AnswerKind, parse_structure
+from luthier.examples.example import Example
 from luthier.examples.groups import Groups
+from luthier.examples.rewording import core_words, one_slip
 from luthier.examples.wording import normalise, own_system, split_words
 
 LONG_ANSWER_WORDS = 12
+ANSWERS_LISTED = 4
 _COMPARED_PER_CLUSTER = 200
-_FILLER = frozenset(
-    (
-        *("a", "an", "the", "please", "pls", "kindly", "hi", "hello", "hey", "dear", "thanks", "thank"),
-        *("bitte", "danke", "hallo", "por", "favor", "gracias", "hola", "merci", "bonjour"),
-    )
-)
 RARE_WORD_REQUESTS = 2
 
 
@@ -44,28 +42,54 @@ def find_label_conflicts(material: Material) -> list[Finding]:
         for count, severity in zip(counts, severities, strict=True)
         if severity != "info"
     ]
-    n = len(material.all)
-    permille = 1000 * (n - sum(wrong)) // n  # rounded down: a conflict never leaves 100%
-    ceiling = f"; with {counted(len(wrong), 'such conflict')} the accuracy ceiling is {permille / 10}%"
+    ceiling = accuracy_ceiling(len(material.all), wrong)
     return [
-        Finding(
-            check="label_conflict",
-            severity=severity,
-            score=1 - max(count.values()) / count.total(),
-            message=f"{counted(len(members), 'example')} ask the same but have {len(count)} answers: "
-            + _listed(members, answers, count, material)
-            + (ceiling if severity != "info" else ""),
-            fix="decide which answer is right, or put what decides it into the input"
-            + _column(members, material),
-            examples=tuple(material.all[m] for m in members),
+        conflict_finding(
+            severity,
+            list(count.values()),
+            _listed(members, answers, count, material),
+            ceiling,
+            [material.all[m] for m in members],
         )
         for members, count, severity in zip(sets, counts, severities, strict=True)
     ]
 
 
-def _column(members: Sequence[int], material: Material) -> str:
+def accuracy_ceiling(examples: int, wrong: Sequence[int]) -> str:
+    """The ceiling in words; `wrong` are the examples of each conflict that stay wrong."""
+    permille = 1000 * (examples - sum(wrong)) // examples  # rounded down: a conflict never leaves 100%
+    return f"; with {counted(len(wrong), 'such conflict')} the accuracy ceiling is {permille / 10}%"
+
+
+def conflict_finding(
+    severity: Severity,
+    counts: Sequence[int],
+    listed: Sequence[tuple[str, int]],
+    ceiling: str,
+    members: Sequence[Example],
+) -> Finding:
+    """The finding of one set of requests.
+
+    Args:
+        counts: examples of each of its answers.
+        listed: the most frequent answers as they are written, with their counts.
+        members: those that are shown.
+    """
+    answers = ", ".join(f"{shown(text, 30)} ({n})" for text, n in listed)
+    return Finding(
+        check="label_conflict",
+        severity=severity,
+        score=1 - max(counts) / sum(counts),
+        message=f"{counted(sum(counts), 'example')} ask the same but have {len(counts)} answers: {answers}"
+        + (ceiling if severity != "info" else ""),
+        fix="decide which answer is right, or put what decides it into the input" + _column(members),
+        examples=tuple(members),
+    )
+
+
+def _column(members: Sequence[Example]) -> str:
     """Names a column of text that was not read and differs, such as a contract beside a question."""
-    rows = [material.all[m].fields for m in members]
+    rows = [member.fields for member in members]
     for name in rows[0]:
         texts = {row.get(name) for row in rows if isinstance(row.get(name), str)}
         if len(texts) > 1 and all(" " in str(text).strip() for text in texts):
@@ -73,36 +97,26 @@ def _column(members: Sequence[int], material: Material) -> str:
     return ""
 
 
-def _listed(members: Sequence[int], answers: Sequence[str], count: Counter[str], material: Material) -> str:
+def _listed(
+    members: Sequence[int], answers: Sequence[str], count: Counter[str], material: Material
+) -> list[tuple[str, int]]:
     spelt = {answers[m]: material.all[m].answer for m in reversed(members)}
-    return ", ".join(f"{shown(spelt[answer], 30)} ({n})" for answer, n in count.most_common(4))
+    return [(spelt[answer], n) for answer, n in count.most_common(ANSWERS_LISTED)]
 
 
 def words_agree(a: Sequence[str], b: Sequence[str], occurrences: Mapping[str, int]) -> bool:
-    """Whether two requests differ only by filler and slips of the pen.
+    """Whether two requests have the same words in the same order but for slips of the pen.
 
     Args:
-        a, b: words of the two.
+        a, b: core words of the two.
         occurrences: number of requests in which a word occurs.
     """
-    a = [word for word in a if word not in _FILLER]
-    b = [word for word in b if word not in _FILLER]
     if len(a) != len(b):
         return False
     return all(
-        x == y
-        or (min(occurrences.get(x, 0), occurrences.get(y, 0)) <= RARE_WORD_REQUESTS and _one_slip(x, y))
+        x == y or (min(occurrences.get(x, 0), occurrences.get(y, 0)) <= RARE_WORD_REQUESTS and one_slip(x, y))
         for x, y in zip(a, b, strict=True)
     )
-
-
-def _one_slip(a: str, b: str) -> bool:
-    if min(len(a), len(b)) < 4 or any(c.isdigit() for c in a + b):
-        return False
-    start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    a, b = a[start:], b[start:]
-    swapped = len(a) > 1 and a[1] + a[0] + a[2:] == b
-    return swapped or a[1:] == b or a == b[1:] or a[1:] == b[1:]
 
 
 def _same_requests(material: Material) -> list[list[int]]:
@@ -112,9 +126,9 @@ def _same_requests(material: Material) -> list[list[int]]:
     for m, request in enumerate(material.requests):
         groups.join(m, first.setdefault((systems[m], request), m))
     occurrences = _count_words(material)
-    for cluster in material.like_requests:
+    for cluster in material.alike.near:
         distinct = list({groups.root(m): m for m in cluster.members})[:_COMPARED_PER_CLUSTER]
-        words = {m: split_words(material.requests[m]) for m in distinct}
+        words = {m: core_words(split_words(material.requests[m])) for m in distinct}
         for at, m in enumerate(distinct):
             for other in distinct[:at]:
                 if systems[m] == systems[other] and words_agree(words[m], words[other], occurrences):
@@ -123,9 +137,10 @@ def _same_requests(material: Material) -> list[list[int]]:
 
 
 def _count_words(material: Material) -> Counter[str]:
-    if not material.like_requests:
+    if not material.alike.near:
         return Counter()
-    return Counter(word for request in set(material.requests) for word in set(split_words(request)))
+    distinct = set(material.requests)
+    return Counter(word for request in distinct for word in set(core_words(split_words(request))))
 
 
 def _comparable(answer: str, material: Material) -> str:
@@ -135,9 +150,20 @@ def _comparable(answer: str, material: Material) -> str:
 
 
 def _severity(material: Material, members: Sequence[int]) -> Severity:
-    if all(material.all[m].rejected for m in members):
+    preferred = all(material.all[m].rejected for m in members)
+    free = any(is_long(material.all[m].answer) for m in members)
+    return conflict_severity(material.answer_kind, preferred=preferred, free=free)
+
+
+def is_long(answer: str) -> bool:
+    """Whether a free answer is long enough to vary."""
+    return len(answer.split(maxsplit=LONG_ANSWER_WORDS)) > LONG_ANSWER_WORDS
+
+
+def conflict_severity(kind: AnswerKind, *, preferred: bool, free: bool) -> Severity:
+    """How bad a conflict is: `preferred`, all of its answers were; `free`, one of them is long."""
+    if preferred:
         return "info"  # each was preferred to something; none has to be the only good one
-    if material.answer_kind != "text":
+    if kind != "text":
         return "error"
-    longest = max(len(material.all[m].answer.split()) for m in members)
-    return "info" if longest > LONG_ANSWER_WORDS else "warning"
+    return "info" if free else "warning"

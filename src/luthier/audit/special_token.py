@@ -23,8 +23,10 @@ def find_special_tokens(material: Material) -> list[Finding]:
     own = {token for token in material.special_tokens if token.strip()}
     markers = sorted({*own, *_MARKUP}, key=lambda marker: (-len(marker), marker))
     findings = []
-    for example in material.all:
-        text = "\n".join(example.texts)
+    beginnings = {marker[0] for marker in markers}
+    for example, text in zip(material.all, material.joined_texts, strict=True):
+        if not any([character in text for character in beginnings]):  # noqa: C419 a list takes half the time
+            continue
         found = [marker for marker in markers if marker in text]
         if found:
             severe = bool(own & set(found))

@@ -17,9 +17,12 @@ def find_too_few_examples(material: Material) -> list[Finding]:
     Without a `test` side, the share that will be held out is counted.
     """
     if "test" in material.sides:
-        n, counted = len(material.sides["test"]), "test examples"
-    else:
-        n, counted = round(material.test_share * len(material.all)), "test examples after the split"
+        return too_few(len(material.sides["test"]), "test examples")
+    return too_few(round(material.test_share * len(material.all)), "test examples after the split")
+
+
+def too_few(n: int, counted: str) -> list[Finding]:
+    """At most one finding for `n` examples to test with, called `counted`."""
     difference = detectable_difference(n)
     if difference <= TELL_ABOVE:
         return []

@@ -12,7 +12,7 @@ from luthier.constrain import Constraint
 from luthier.forest.logprobs import Model
 from luthier.generate import generate
 
-Messages = list[dict[str, str]]
+Messages = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def ask(
         Answer(
             id=key,
             prompt=chat.render(conversations[key], generation=True),
-            answer=chat.decode(result.ids),
+            answer=chat.answer(result.ids, conversations[key]),
             confidence=math.exp(min(0.0, result.logprob)),
             prompt_tokens=len(prompts[key]),
             answer_tokens=len(result.ids),
@@ -107,5 +107,6 @@ def sample(
         constraint=constraint,
         advance=advance,
     )
-    texts = [chat.decode(result.ids) for result in generated]
+    asked = [messages for messages in conversations.values() for _ in range(count)]
+    texts = [chat.answer(result.ids, own) for result, own in zip(generated, asked, strict=True)]
     return {key: texts[i * count : (i + 1) * count] for i, key in enumerate(conversations)}

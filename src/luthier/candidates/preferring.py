@@ -53,7 +53,7 @@ def choose(examples: Sequence[Example], worth: Worth, chat: ChatFormat, system: 
     seconds = (time.perf_counter() - started) / max(1, len(examples))
     chosen, place = [], 0
     for example, answers in zip(examples, offered, strict=True):
-        request = chat.with_system([message.as_dict() for message in example.request], system)
+        request = chat.with_system(example.asked, system)
         own = np.array([next(values) for _ in answers])
         best = int(own.argmax())
         sequence = sequences[place + best]
@@ -86,9 +86,7 @@ def name_labels(
     model: Model, examples: Sequence[Example], chat: ChatFormat, system: str | None
 ) -> list[Answer]:
     """The label of each request by a model with a classification head; its confidence is the softmax."""
-    requests = [
-        chat.with_system([message.as_dict() for message in example.request], system) for example in examples
-    ]
+    requests = [chat.with_system(example.asked, system) for example in examples]
     prompts = [chat.prompt(request) for request in requests]
     started = time.perf_counter()
     chances = score_sequences(model, prompts).softmax(dim=1)

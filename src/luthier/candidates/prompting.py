@@ -30,7 +30,7 @@ def seen_by_tuned(examples: Sequence[Example], tuned_system: str | None) -> list
 
 def prompt_messages(example: Example, chat: ChatFormat, system: str | None) -> Messages:
     """The request as it is, with the system prompt."""
-    return chat.with_system([m.as_dict() for m in example.request], system)
+    return chat.with_system(example.asked, system)
 
 
 def few_shot_messages(
@@ -121,10 +121,18 @@ def _with_passages(messages: Messages, passages: Sequence[Passage]) -> Messages:
     return [*messages[:last], {**messages[last], "content": content}, *messages[last + 1 :]]
 
 
+def _last_exchange(example: Example) -> Messages:
+    """What the user last asked, every call since then with its result, and the answer."""
+    start = max((i for i, m in enumerate(example.request) if m.role == "user"), default=None)
+    if start is None or not any(m.tool_calls or m.role == "tool" for m in example.messages[start:]):
+        return [{"role": "user", "content": example.input}, {"role": "assistant", "content": example.answer}]
+    return [message.as_dict() for message in example.messages[start:]]
+
+
 def _with_turns(example: Example, shown: Sequence[Example], chat: ChatFormat, system: str | None) -> Messages:
     turns: Messages = []
     for other in shown:
-        turns += [{"role": "user", "content": other.input}, {"role": "assistant", "content": other.answer}]
+        turns += _last_exchange(other)
     request = prompt_messages(example, chat, system)
     head = [m for m in request if m["role"] in ("system", "developer")]
     return head + turns + [m for m in request if m["role"] not in ("system", "developer")]

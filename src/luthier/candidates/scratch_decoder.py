@@ -73,7 +73,7 @@ class Decoder:
 
     def answer(self, examples: Sequence[Example]) -> list[Answer]:
         """Answers without tokens to pay for: the model is the user's own, whatever machine it runs on."""
-        asked = {example.id: [message.as_dict() for message in example.request] for example in examples}
+        asked = {example.id: example.asked for example in examples}
         answers = ask(self._model, self._chat, asked, max_new_tokens=self._room)
         return [replace(answer, prompt_tokens=None, answer_tokens=None) for answer in answers]
 

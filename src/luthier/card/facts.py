@@ -168,7 +168,8 @@ def as_sentence(text: str) -> str:
     """A reason as a sentence; a first word that is a name (`few_shot`, `p`) keeps its small letter."""
     text = text.strip()
     first = text.split(" ", 1)[0]
-    head = text[:1].upper() + text[1:] if len(first) > 1 and first.isalpha() else text
+    is_word = len(first) > 1 and first.rstrip(",;:").isalpha()
+    head = text[:1].upper() + text[1:] if is_word else text
     return head if not head or head[-1] in ".!?" else f"{head}."
 
 

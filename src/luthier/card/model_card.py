@@ -21,6 +21,7 @@ import luthier
 from luthier.card import numbers
 from luthier.card.facts import describe_adapter, is_whole_model, key_figures
 from luthier.card.markdown import Markdown, code, escape, fence, one_line
+from luthier.card.origins import warn_of
 from luthier.card.questions import answer_questions
 from luthier.card.reading import read_view
 from luthier.card.templates import environment
@@ -56,6 +57,7 @@ def render_card(view: View) -> str:
             ),
             questions=answer_questions(view),
             figures=key_figures(view),
+            origin_warnings=warn_of(view.data.origins) if view.data else [],
             base=public_name(view.model),
             is_embedded=view.model in EMBEDDED,
             snippet=_snippet(view),

@@ -13,6 +13,7 @@ from luthier.card.answers import clean_text, read_comparison, read_confidence
 from luthier.card.failing import read_failures
 from luthier.card.missing import find_missing
 from luthier.card.numbers import Interval, finite
+from luthier.card.origins import read_origins
 from luthier.card.slicing import read_slices
 from luthier.card.trust import calibration_facts, curve_facts, review_facts
 from luthier.card.view import (
@@ -70,7 +71,7 @@ def read_view(record: Record) -> View:
         confidence=None,
         comparison=None,
         audit=_audit(_read(record, "audit.json")),
-        data=_data(_read(record, "data/manifest.json")),
+        data=_data(_read(record, "data/manifest.json"), recipe),
         trust=calibration_facts(_mapping(_clean(_read(record, "calibration.json")))),
         curve=curve_facts(_mapping(_clean(_read(record, "learning_curve.json")))),
         failures=read_failures(_clean(_read(record, "failures.json")), recommended),
@@ -274,7 +275,7 @@ def place_of(row: Mapping[str, Any]) -> str:
     return f"{name}:{line}" if isinstance(line, int) else name
 
 
-def _data(value: Any) -> Data | None:
+def _data(value: Any, recipe: Mapping[str, Any]) -> Data | None:
     if not isinstance(value, dict):
         return None
     sources = [_mapping(row) for row in _list(value.get("sources"))]
@@ -297,6 +298,7 @@ def _data(value: Any) -> Data | None:
         ],
         method=_text(value.get("method")),
         near_duplicate_clusters=finite(value.get("near_duplicate_clusters")),
+        origins=read_origins(_clean(value.get("provenance")), recipe),
     )
 
 

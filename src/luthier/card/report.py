@@ -7,10 +7,7 @@ could not run. Everything else is Jinja2 with autoescape on.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from functools import cache, partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ from luthier.card import charts, numbers
 from luthier.card.facts import environment_facts, key_figures, training_facts
 from luthier.card.reading import read_view
 from luthier.card.svg import cover
-from luthier.card.templates import environment
+from luthier.card.templates import content_policy, environment, read_asset
 from luthier.card.view import Confidence, Probe, Training, View
 from luthier.record import Record, write_text
 
@@ -43,7 +40,7 @@ def write_report(record: Record) -> Path:
 
 def render_report(view: View) -> str:
     """The page as text."""
-    style, script = _asset("report.css"), _asset("report.js")
+    style, script = read_asset("report.css"), read_asset("report.js")
     return (
         _environment()
         .get_template("report.html.j2")
@@ -56,7 +53,7 @@ def render_report(view: View) -> str:
             environment=environment_facts(view.environment),
             style=Markup(style),
             script=Markup(script),
-            policy=_policy(style, script),
+            policy=content_policy(style, script),
         )
     )
 
@@ -208,18 +205,6 @@ def _draw_abilities(probe: Probe) -> dict[str, Markup]:
 
 def _axis_percent(value: float) -> str:
     return f"{value * 100:.0f}%"
-
-
-def _asset(name: str) -> str:
-    return resources.files("luthier.card").joinpath(name).read_text(encoding="utf-8").strip()
-
-
-def _policy(style: str, script: str) -> str:
-    def pin(text: str) -> str:
-        return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
-
-    allowed = f"default-src 'none'; style-src {pin(style)}; script-src {pin(script)}"
-    return f"{allowed}; base-uri 'none'; form-action 'none'"
 
 
 @cache

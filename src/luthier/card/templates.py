@@ -1,8 +1,11 @@
-"""The templates of card and report: one set of filters for both."""
+"""The templates of card, report and the audit's page: their filters, and what pages carry within them."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable
+from importlib import resources
 from typing import Any
 
 import jinja2
@@ -37,3 +40,18 @@ def environment(**options: Any) -> jinja2.Environment:
     )
     made.filters |= {"sentence": as_sentence, **{show.__name__: show for show in shown}}
     return made
+
+
+def read_asset(name: str) -> str:
+    """A style sheet or script of this package, to be written into a page."""
+    return resources.files("luthier.card").joinpath(name).read_text(encoding="utf-8").strip()
+
+
+def content_policy(style: str, script: str) -> str:
+    """A Content-Security-Policy that forbids every request, and all code but these two, by their sha256."""
+
+    def pin(text: str) -> str:
+        return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+
+    allowed = f"default-src 'none'; style-src {pin(style)}; script-src {pin(script)}"
+    return f"{allowed}; base-uri 'none'; form-action 'none'"

@@ -12,6 +12,7 @@ from typing import Any
 
 from luthier.card.failing import Failures
 from luthier.card.numbers import Interval, bare, price, quantity
+from luthier.card.origins import Origin
 from luthier.card.slicing import Slice
 from luthier.recipe.probe_options import is_share
 
@@ -282,6 +283,7 @@ class Data:
     sides: Sequence[tuple[str, float | None, str]]
     method: str
     near_duplicate_clusters: float | None
+    origins: Sequence[Origin] = ()
 
     def size_of(self, side: str) -> float | None:
         """Examples on one side of the split."""

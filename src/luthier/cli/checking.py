@@ -1,82 +1,199 @@
-"""`luthier check`: the audit on one screen, and the mask of what is trained."""
+"""`luthier check`: the audit on one screen, its page, and the mask of what is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
 from rich.text import Text
 
+from luthier.cli.check_screen import print_audit, print_paths
 from luthier.cli.opening import RECIPE_SUFFIXES, open_run
 from luthier.cli.screen import Screen, console
-from luthier.errors import RecipeError
+from luthier.errors import (
+    EXIT_DO_NOT_SHIP,
+    EXIT_INCONCLUSIVE,
+    EXIT_SHIP,
+    AssetError,
+    RecipeError,
+)
 
-MASKS_SHOWN = 3
-FINDINGS_SHOWN = 12
-MARKS = {"error": "[red]error[/red]  ", "warning": "[yellow]warning[/yellow]", "info": "[dim]info[/dim]   "}
-
-
-def check_source(source: Path, out: Path | None, *, show_mask: bool, model: str) -> None:
-    """Audit a file of examples, the data of a recipe, or a run folder; print what was found."""
-    if source.suffix not in RECIPE_SUFFIXES and not source.is_dir():
-        if out is not None:
-            raise RecipeError("--out needs a recipe", where=str(source), fix=f"luthier init {source}")
-        _check_file(source, show_mask=show_mask, model=model)
-        return
-    job = open_run(source, out)
-    print_audit(job.check())
-    console.print(f"[dim]{job.record / 'audit.json'}[/dim]", soft_wrap=True)
-    if show_mask:
-        from luthier.candidates import seen_by_tuned
-
-        shown = seen_by_tuned(job.split().train[:MASKS_SHOWN], job.recipe.tuned_system)
-        print_masks(shown, job.chat, job.recipe.system_of("tuned"))
-
-
-def _check_file(source: Path, *, show_mask: bool, model: str) -> None:
-    """Audit examples that belong to no run; nothing is written."""
-    from luthier.audit import audit_examples
+if TYPE_CHECKING:
+    from luthier.audit import Finding
+    from luthier.audit.file_audit import FileAudit
     from luthier.chat import ChatFormat
-    from luthier.examples import read_examples
-    from luthier.models.load import load_tokenizer
 
-    loaded = read_examples(source)
-    console.print(f"{len(loaded.examples)} examples, read as {loaded.format}")
-    with Screen().task(f"reading the tokenizer of {model}", None):
-        tokenizer = load_tokenizer(model)
-    audit = audit_examples({"all": loaded.examples}, special_tokens=tokenizer.all_special_tokens)
-    print_audit(audit.as_json())
-    if show_mask:
-        shown = [example for example in loaded.examples if example.wanted][:MASKS_SHOWN]
-        print_masks(shown, ChatFormat(tokenizer), None)
+MASKS_SHOWN, NOTES_SHOWN = 3, 2
+DEFAULT_MODEL = "smollm2-135m"
+TEST_SHARE = 0.3
+KINDS_SHOWN = 4  # of what is wrong with rows that cannot be read; audit.json has them all
 
 
-def print_audit(audit: Mapping[str, Any]) -> None:
-    """Findings, worst first, each with place and fix; then what was clean and what could not run."""
-    findings = audit["findings"]
-    for finding in findings[:FINDINGS_SHOWN]:
-        places = ", ".join(f"{Path(e['file']).name}:{e['line']}" for e in finding["examples"][:3])
-        more = len(finding["examples"]) - 3
-        where = places + (f" and {more} more" if more > 0 else "")
-        console.print(
-            f"{MARKS[finding['severity']]} [bold]{finding['check']}[/bold] {escape(finding['message'])}"
+def check_source(
+    source: Path,
+    out: Path | None,
+    *,
+    show_mask: bool,
+    model: str,
+    every: bool = False,
+    strict: bool = False,
+    columns: Mapping[str, str] | None = None,
+) -> int:
+    """Audit a file of examples, the data of a recipe, or a run folder; print what was found.
+
+    Args:
+        out: the run folder of a recipe, or the folder for a file's audit.json and audit.html.
+        every: list every finding.
+        strict: let the exit code tell of errors.
+        columns: as for `read_examples`; a recipe has its own.
+
+    Returns:
+        The exit code: 0, and when strict 3 where there are errors, 4 where a check could not run.
+    """
+    if is_data(source):
+        told = _check_file(source, out, show_mask=show_mask, model=model, every=every, columns=columns)
+    elif columns:
+        fix = "write `columns:` under `data:` of the recipe"
+        raise RecipeError("--columns is for files of examples", where=str(source), fix=fix)
+    else:
+        job = open_run(source, out)
+        told = job.check()
+        print_audit(told, every=every)
+        print_paths([path for name in ("audit.json", "audit.html") if (path := job.record / name).is_file()])
+        if show_mask:
+            from luthier.candidates import seen_by_tuned
+
+            shown = seen_by_tuned(job.split().train[:MASKS_SHOWN], job.recipe.tuned_system)
+            print_masks(shown, job.chat, job.recipe.system_of("tuned"))
+    if not strict:
+        return EXIT_SHIP
+    if any(finding["severity"] == "error" for finding in told["findings"]):
+        return EXIT_DO_NOT_SHIP
+    return EXIT_INCONCLUSIVE if told["failed"] else EXIT_SHIP
+
+
+def is_data(source: Path) -> bool:
+    """Whether a path names examples: neither a recipe nor a run folder."""
+    return source.suffix not in RECIPE_SUFFIXES and not (source / "recipe.yaml").is_file()
+
+
+def folder_for(source: Path, out: Path | None) -> Path:
+    """Where the audit of a file goes: `checks/NAME` beside where you are, or `out`.
+
+    Raises:
+        RecipeError: `out` is a run folder, which has an audit of its own.
+    """
+    if out is None:
+        name = re.sub(r"[^\w.@-]+", "-", source.resolve().name if source.is_dir() else source.name)
+        return Path("checks") / (name.split(".")[0] or "examples")
+    if (out / "recipe.yaml").is_file():
+        fix = f"choose another folder, or check the run: luthier check {out}"
+        raise RecipeError("a run folder, which has an audit of its own", where=str(out), fix=fix)
+    return out
+
+
+def _check_file(
+    source: Path,
+    out: Path | None,
+    *,
+    show_mask: bool,
+    model: str,
+    every: bool,
+    columns: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    """Audit examples that belong to no run."""
+    from luthier.audit.file_audit import audit_file
+    from luthier.audit.suite_index import open_suites
+    from luthier.card.audit_page import Checked, write_audit_page
+    from luthier.examples import stream_examples
+    from luthier.pipeline.auditing import token_counter, token_limit
+    from luthier.record import explain_os_errors, write_json
+
+    folder = folder_for(source, out)
+    next(iter(stream_examples(source, columns=columns)), None)  # a wrong path is told before anything loads
+    with Screen().task(f"checking {source.name}", None) as advance:
+        advance(0, f"reading the tokenizer of {model}")
+        chat, notes = _chat_of(model)
+        limit = None if chat is None else token_limit(chat)
+        advance(0, "reading examples")
+        found = audit_file(
+            source,
+            strict=False,
+            columns=columns,
+            advance=advance,
+            special_tokens=() if chat is None else chat.tokenizer.all_special_tokens,
+            tokens=None if chat is None else token_counter(chat, None),
+            max_tokens=limit,
+            test_share=TEST_SHARE,
+            suites=open_suites(),
         )
-        if where:
-            console.print(f"        [dim]{escape(where)}[/dim]", soft_wrap=True)
-        if finding["fix"]:
-            console.print(f"        {escape(finding['fix'])}")
-    if len(findings) > FINDINGS_SHOWN:
-        console.print(f"[dim]... and {len(findings) - FINDINGS_SHOWN} more findings[/dim]")
-    clean = [check for check, count in audit["summary"].items() if not count]
-    if clean:
-        console.print(f"[green]nothing found by[/green] {', '.join(clean)}")
-    for entry in audit["failed"]:
-        console.print(f"[red]could not run[/red] {entry['check']}: {escape(entry['reason'])}")
-    counts = {kind: sum(f["severity"] == kind for f in findings) for kind in MARKS}
-    told = f"{counts['error']} errors, {counts['warning']} warnings, {counts['info']} notes"
-    console.print(f"{audit['examples']} examples: {told}")
+        advance(0, "writing the page")
+        told, findings = _tell(source, found)
+        notes += _notes(found)
+        sides, name = {"all": found.examples}, model if chat else ""
+        page = Checked(source.name, told, findings, sides, chat, name, limit=limit, notes=notes)
+        with explain_os_errors(folder):
+            write_json(folder / "audit.json", told)
+            write_audit_page(folder / "audit.html", page)
+    print_audit(told, every=every)
+    for note in notes if every else notes[:NOTES_SHOWN]:
+        text = Text(note, style="yellow")
+        console.print(text, no_wrap=not every, overflow="ellipsis", soft_wrap=every)
+    if len(notes) > NOTES_SHOWN and not every:
+        console.print(Text(f"and {len(notes) - NOTES_SHOWN} more notes: --all", style="yellow"))
+    print_paths([folder / "audit.json", folder / "audit.html"])
+    if show_mask and chat is not None:
+        print_masks([example for example in found.examples if example.wanted][:MASKS_SHOWN], chat, None)
+    return told
+
+
+def _tell(source: Path, found: FileAudit) -> tuple[dict[str, Any], Sequence[Finding]]:
+    """The content of `audit.json`, and its findings, with the rows that could not be read."""
+    from luthier.audit.overview import add_findings, find_unreadable, overview
+    from luthier.examples.problems import tell_problems
+
+    unreadable = find_unreadable(found.problems)
+    told = add_findings(found.audit.as_json(), unreadable, found.left_out) | tell_problems(found.kinds)
+    read = {
+        "file": str(source),
+        "format": found.format,
+        "described": found.described,
+        "examples": found.audit.examples,
+        "left_out": found.left_out,
+    }
+    sides = {"all": found.examples}
+    told |= overview(sides, test_share=TEST_SHARE, read=[read], examples=found.audit.examples)
+    return told, (*unreadable, *found.audit.findings)
+
+
+def _notes(found: FileAudit) -> list[str]:
+    """What was not read, and that the page shows a part."""
+    notes = [f"{problem.where} was not read: {problem.message}" for problem in found.passed_over]
+    kinds = list(found.kinds)
+    told = kinds[:KINDS_SHOWN] if len(kinds) > 1 else []
+    notes += [f"{kind.count:,} not read, from {kind.places[0]} on: {kind.message}" for kind in told]
+    if found.streamed:
+        notes.append(f"distributions and masks are of a sample of {len(found.examples):,} examples")
+    return notes
+
+
+def _chat_of(model: str) -> tuple[ChatFormat | None, list[str]]:
+    """The model's chat format; without the default one, nothing is said of tokens, and that is said.
+
+    Raises:
+        LuthierError: a model that was named cannot be found.
+    """
+    from luthier.models.load import load_tokenizer
+    from luthier.pipeline.auditing import chat_for
+
+    try:
+        return chat_for(load_tokenizer(model))
+    except AssetError as error:
+        if model != DEFAULT_MODEL:
+            raise
+        return None, [f"nothing is said of tokens: {error.message}"]
 
 
 def print_masks(examples: Any, chat: Any, system: str | None) -> None:

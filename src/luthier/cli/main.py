@@ -11,6 +11,9 @@ import typer
 from typer.core import TyperGroup
 
 from luthier import __version__
+from luthier.cli.check_command import Columns, check
+from luthier.cli.collecting import collect
+from luthier.cli.converting import convert
 from luthier.cli.summaries import Format
 from luthier.cli.sweeping import sweep
 from luthier.errors import (
@@ -129,35 +132,22 @@ def init(
     data: Annotated[Path, typer.Argument(help="A file of examples.", metavar="DATA")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The recipe. Default: NAME.yaml.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing recipe.")] = False,
+    columns: Columns = None,
 ) -> None:
     """Write a recipe from the data, with comments that explain each choice.
 
     Example: luthier init tickets.jsonl
     """
     from luthier.cli.starter import write_starter
+    from luthier.examples.columns import read_columns
 
-    path = write_starter(data, out or Path(data.name.split(".")[0] + ".yaml"), force=force)
+    mapped = None if columns is None else read_columns(columns)
+    path = write_starter(data, out or Path(data.name.split(".")[0] + ".yaml"), force=force, columns=mapped)
     typer.echo(f"Wrote {path}. Read it, then: luthier run {path}")
 
 
-@app.command()
-def check(
-    source: Annotated[
-        Path, typer.Argument(help="Examples, a recipe, or a run folder.", metavar="DATA|RECIPE|RUN")
-    ],
-    out: Out = None,
-    show_mask: Annotated[
-        bool, typer.Option("--show-mask", help="Show which tokens of the first examples are trained.")
-    ] = False,
-    model: Annotated[str, typer.Option(help="Whose tokenizer, when checking a file.")] = "smollm2-135m",
-) -> None:
-    """Audit the examples: duplicates, conflicts, leakage, personal data, power, ...
-
-    Example: luthier check tickets.jsonl --show-mask
-    """
-    from luthier.cli.checking import check_source
-
-    check_source(source, out, show_mask=show_mask, model=model)
+app.command()(check)
+app.command()(convert)
 
 
 @app.command()
@@ -188,6 +178,7 @@ def train(recipe: RecipeOrRun, out: Out = None) -> None:
 
 
 app.command()(sweep)
+app.add_typer(collect, name="collect")
 
 
 @app.command()
@@ -259,7 +250,10 @@ def rank(
             help="Prompts with answers (.jsonl), a recipe, or a run folder.", metavar="PROMPTS|RECIPE|RUN"
         ),
     ],
-    rater: Annotated[str, typer.Option(help="Who judges.")],
+    rater: Annotated[str | None, typer.Option(help="Who judges.")] = None,
+    grader: Annotated[
+        str | None, typer.Option(help="A grader in the place of a person, such as python:FILE.py:FUNCTION.")
+    ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The judgements; other files are written beside them.")
     ] = Path("judgements.jsonl"),
@@ -300,8 +294,16 @@ def rank(
     from luthier.cli.ranking import rank_answers
     from luthier.ranking.kept import Wanted
 
-    wanted = Wanted(answers, limit, temperature, seed, model)
-    rank_answers(source, out, rater, wanted=wanted, pairwise=pairwise, repeat=repeat, preferences=preferences)
+    rank_answers(
+        source,
+        out,
+        rater,
+        wanted=Wanted(answers, limit, temperature, seed, model),
+        pairwise=pairwise,
+        repeat=repeat,
+        preferences=preferences,
+        grader=grader,
+    )
 
 
 @app.command()

@@ -19,9 +19,11 @@ from luthier.cli.opening import RECIPE_SUFFIXES, open_run
 from luthier.cli.ranked import Files, conclude, refuse_to_overwrite
 from luthier.cli.screen import Screen, console
 from luthier.errors import DataError, RecipeError
+from luthier.grade import Grader, build_grader
 from luthier.pipeline.sampling import Offer, given_offer, offer_answers, prompt_requests, train_requests
 from luthier.pipeline.stages import read_split
 from luthier.pipeline.writers import Writer, has_writer, named_writer, run_writer
+from luthier.ranking.graded import rank_by_grader
 from luthier.ranking.judgements import (
     Judgement,
     add_judgement,
@@ -64,14 +66,18 @@ class Session:
 def rank_answers(
     source: Path,
     out: Path,
-    rater: str,
+    rater: str | None,
     *,
     wanted: Wanted,
     pairwise: bool,
     repeat: float,
     preferences: Path | None,
+    grader: str | None = None,
 ) -> None:
     """Ask a rater for all that they have not judged yet; then write preferences and agreement.
+
+    Args:
+        grader: a grader that ranks in the place of a person, under its own name.
 
     Raises:
         RecipeError: an option does not fit the source, or a file to write is something else.
@@ -79,15 +85,27 @@ def rank_answers(
     """
     files = Files.beside(out, preferences)
     refuse_to_overwrite(files, source)
-    rater = " ".join(rater.split())
+    if (rater is None) == (grader is None):
+        raise RecipeError(
+            "who judges is not clear",
+            fix="name one: --rater anna, or a program such as --grader python:rules.py:score",
+        )
+    judge = None if grader is None else build_grader(grader, [], answer_schema=None)
+    rater = f"grader {grader}" if rater is None else " ".join(rater.split())
     if not rater:
         raise RecipeError("--rater is empty", fix="say who judges: --rater anna")
+    if judge is not None and pairwise:
+        raise RecipeError("--pairwise is for people", fix="leave it away: a grader ranks all answers")
     read_judgements(files.judgements)  # a file of another kind is named before anything is sampled
+    repeat = repeat if judge is None else 0.0  # a program says the same twice
     session = Session(files, _gather(source, files.answers, wanted), rater, pairwise, repeat)
     if session.offer.alike:
         console.print(f"[dim]{session.offer.alike} prompts are not asked: their answers are the same.[/dim]")
     try:
-        _ask_all(session)
+        if judge is None:
+            _ask_all(session)
+        else:
+            _ask_grader(session, judge)
     except KeyboardInterrupt:
         conclude(files, session.offer)
         raise
@@ -151,6 +169,16 @@ def _ask_all(session: Session) -> None:
             own.append(judgement)
         tasks = session.tasks(own)
         left = open_tasks(tasks, own)
+
+
+def _ask_grader(session: Session, judge: Grader) -> None:
+    """The same questions, put to a program."""
+    own = of_rater(read_judgements(session.files.judgements), session.rater)
+    left = open_tasks(session.tasks(own), own)
+    told = f"{len(session.offer.asked)} prompts, {len(left)} left for {session.rater}"
+    console.print(escape(f"{told}: {session.files.judgements}"), soft_wrap=True)
+    for task, (typed, order) in zip(left, rank_by_grader(judge, left, session.offer.examples), strict=True):
+        add_judgement(session.files.judgements, _judgement(session, task, typed, order, 0.0))
 
 
 def _listen(task: Task, pairwise: bool) -> tuple[str, Order] | None:

@@ -10,6 +10,8 @@ import yaml
 
 from luthier.errors import RecipeError
 from luthier.examples import Example, read_examples
+from luthier.examples.columns import Columns
+from luthier.examples.hub import HUB
 from luthier.examples.wording import own_system
 from luthier.grade import choose_grader
 from luthier.record import explain_os_errors, write_text
@@ -22,28 +24,34 @@ WHY_GRADER = {
 }
 
 
-def write_starter(data: Path, out: Path, *, force: bool) -> Path:
+def write_starter(data: Path, out: Path, *, force: bool, columns: Columns | None = None) -> Path:
     """Write a commented recipe for a file of examples; returns its path.
+
+    Args:
+        columns: as for `read_examples`.
 
     Raises:
         DataError: the file cannot be read.
         RecipeError: `out` exists and `force` is not given.
     """
-    loaded = read_examples(data)
+    loaded = read_examples(data, columns=columns)
     if out.exists() and not force:
         raise RecipeError(
             "already there", where=str(out), fix="choose another name with --out, or use --force"
         )
     with explain_os_errors(out):
-        write_text(out, starter(data, loaded.format, loaded.examples, out))
+        write_text(out, starter(data, loaded.format, loaded.examples, out, columns))
     return out
 
 
-def starter(data: Path, form: str, examples: Sequence[Example], out: Path) -> str:
+def starter(
+    data: Path, form: str, examples: Sequence[Example], out: Path, columns: Columns | None = None
+) -> str:
     """The text of the recipe that will be written to `out`."""
     shown = _shown(data, out)
+    source = {"train": str(shown), "columns": dict(columns)} if columns else str(shown)
     if not any(example.request for example in examples):
-        return _text_starter(shown, len(examples), out)
+        return _text_starter(shown, source, len(examples), out)
     answers = [example.answer for example in examples if example.wanted]
     grader = choose_grader(answers)
     turns = statistics.mean(len(example.messages) for example in examples)
@@ -64,7 +72,7 @@ def starter(data: Path, form: str, examples: Sequence[Example], out: Path) -> st
 
 {_line("name", out.name.split(".")[0])}
 model: smollm2-135m            # the embedded model; or a local folder, or a hub id
-{_line("data", str(shown))}
+{_line("data", source)}
 {system}
 grader: {grader:<22} # {WHY_GRADER[grader]}
 candidates: [prompt, few_shot, retrieval, scratch, tuned]   # measured on the same held-out examples
@@ -97,20 +105,22 @@ def _method(examples: Sequence[Example]) -> str:
 
 def _shown(data: Path, out: Path) -> Path:
     """The file as the recipe names it."""
+    if str(data).startswith(HUB):
+        return data
     try:
         return data.resolve().relative_to(out.parent.resolve())
     except ValueError:
         return data.resolve()
 
 
-def _text_starter(shown: Path, count: int, out: Path) -> str:
+def _text_starter(shown: Path, source: object, count: int, out: Path) -> str:
     return f"""\
 # A Luthier recipe for {shown}: {count} plain texts.
 # Run it with: luthier run {out.name}     All keys: luthier schema
 
 {_line("name", out.name.split(".")[0])}
 model: smollm2-135m            # the embedded model; or a local folder, or a hub id
-{_line("data", str(shown))}
+{_line("data", source)}
 candidates: [prompt, tuned]    # how likely the base and the tuned model find the same held-out texts
 method: {{kind: cpt, block: 1024}}   # continued pre-training, in pieces of at most so many tokens
 adapter: {{kind: lora, rank: 16}}
@@ -130,6 +140,11 @@ seed: 0
 """
 
 
-def _line(key: str, value: str) -> str:
+def _line(key: str, value: object) -> str:
     """`key: value` with the quotes that YAML needs, such as around 2024."""
+    if isinstance(value, dict):
+        inside = yaml.safe_dump(
+            value, allow_unicode=True, width=1000, default_flow_style=True, sort_keys=False
+        )
+        return f"{key}: {inside.strip()}"
     return yaml.safe_dump({key: value}, allow_unicode=True, width=1000).strip()

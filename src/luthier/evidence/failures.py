@@ -1,8 +1,8 @@
 """Where a candidate still fails: its wrong held-out answers, grouped into kinds that recur.
 
 Two views of the same answers. What went wrong is read from the grader's detail: which field, which label
-taken for which. Where it goes wrong is looked for in the requests: words whose requests fail more often
-than the others, tested one by one and adjusted for their number.
+taken for which, which words of a text. Where it goes wrong is looked for in the requests: words whose
+requests fail more often than the others, tested one by one and adjusted for their number.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from luthier.examples.example import Example
 from luthier.grade.answer_json import NotJson, parse_object
 from luthier.grade.json_fields import flatten
 from luthier.grade.label import normalise_label
+from luthier.grade.text import NOT_REFERENCE
 from luthier.stats import holm
 
 ALPHA = 0.05
@@ -25,7 +26,7 @@ LEAST = 2  # an answer that fails in its own way is no kind
 KINDS = 12
 SHOWN = 3
 VALUE_CHARACTERS = 30  # longer values are texts, which do not recur
-_WORD = re.compile(r"[^\W\d_]{3,}")
+_WORD, _TOKEN = re.compile(r"[^\W\d_]{3,}"), re.compile(r"\w+")
 
 Rows = Sequence[Mapping[str, Any]]
 Kind = tuple[str, str | None, str | None]  # field (or ""), expected value, what was given
@@ -93,7 +94,26 @@ def _kinds(row: Mapping[str, Any]) -> Iterator[Kind]:
         given_label = detail["label"] if detail.get("known") else "none of the labels"
         yield "", normalise_label(row["reference"]), given_label
     else:
-        yield "", None, str(row.get("reason") or "another answer")
+        reason = row.get("reason")
+        told = text_fault(row["answer"], row["reference"]) if reason in (None, "", NOT_REFERENCE) else reason
+        yield "", None, str(told)
+
+
+def text_fault(answer: str, reference: str) -> str:
+    """What is wrong with a text, by the words that it shares with the reference; case and marks aside."""
+    given, right = (_TOKEN.findall(text.casefold()) for text in (answer, reference))
+    if not given:
+        return "no answer"
+    if given == right:
+        return "the right words, written otherwise"
+    if right and f" {' '.join(right)} " in f" {' '.join(given)} ":
+        return "the right words, and more"
+    if f" {' '.join(given)} " in f" {' '.join(right)} ":
+        return "a part of the right words"
+    shared = sum((Counter(given) & Counter(right)).values())
+    if not shared:
+        return "none of the right words"
+    return "most of the right words" if 2 * shared >= len(right) else "few of the right words"
 
 
 def _fields(answer: str) -> dict[str, str]:

@@ -23,14 +23,25 @@ def kind_of_answers(examples: Sequence[Example]) -> AnswerKind:
     three examples, or two; `text` otherwise.
     """
     answers = [example.answer for example in examples]
+    structures = sum(parse_structure(answer) is not None for answer in answers)
+    short = [answer for answer in answers if is_short(answer)]
+    distinct = len({normalise(answer) for answer in short})
+    return kind_by_counts(len(answers), structures=structures, short=len(short), distinct=distinct)
+
+
+def kind_by_counts(answers: int, *, structures: int, short: int, distinct: int) -> AnswerKind:
+    """The guess of `kind_of_answers` from counts; `distinct` are the short answers that differ."""
     if not answers:
         return "text"
-    if 2 * sum(parse_structure(answer) is not None for answer in answers) >= len(answers):
+    if 2 * structures >= answers:
         return "json"
-    short = [answer for answer in answers if len(answer) <= LABEL_CHARACTERS and "\n" not in answer.strip()]
-    distinct = len({normalise(answer) for answer in short})
-    few = distinct <= max(2, len(answers) // LABEL_EXAMPLES)
-    return "label" if 10 * len(short) >= 9 * len(answers) and few else "text"
+    few = distinct <= max(2, answers // LABEL_EXAMPLES)
+    return "label" if 10 * short >= 9 * answers and few else "text"
+
+
+def is_short(answer: str) -> bool:
+    """Whether an answer is short enough for a label."""
+    return len(answer) <= LABEL_CHARACTERS and "\n" not in answer.strip()
 
 
 def parse_structure(answer: str) -> dict[str, Any] | list[Any] | None:

@@ -4,31 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from io import BufferedIOBase
-from pathlib import Path
 
-from luthier.examples.row import LINE_LIMIT_BYTES, Problem, Row, numbered_lines
+from luthier.examples.row import LINE_LIMIT_BYTES, Problem, Row, not_utf8, numbered_lines
 
 
-def read_paragraphs(file: BufferedIOBase, path: Path) -> Iterator[Row | Problem]:
+def read_paragraphs(file: BufferedIOBase, name: str) -> Iterator[Row | Problem]:
     """One row `{"text": ...}` a paragraph, to the letter; a line that cannot be read costs its paragraph."""
     lines: list[str] = []
-    start = 0
+    start = size = 0
     problem: Problem | None = None
-    for number, line in numbered_lines(file):
-        if line is not None and not line.strip():
+    for number, line in numbered_lines(file, name):
+        if not isinstance(line, Problem) and not line.strip():
             yield from _paragraph(start, lines, problem)
-            lines, start, problem = [], 0, None
+            lines, start, size, problem = [], 0, 0, None
             continue
         start = start or number
+        if isinstance(line, Problem):
+            problem = problem or line
+            continue
+        size += len(line)
+        if size > LINE_LIMIT_BYTES:
+            limit = f"{LINE_LIMIT_BYTES // 2**20} MiB"
+            fix = "leave a blank line between paragraphs"
+            problem = problem or Problem(f"{name}:{start}", f"the paragraph is longer than {limit}", fix)
+            lines = []
+            continue
         try:
-            if line is None:
-                limit = f"{LINE_LIMIT_BYTES // 2**20} MiB"
-                problem = Problem(f"{path}:{number}", f"the line is longer than {limit}", "break it up")
-            else:
-                lines.append(line.decode("utf-8"))
+            lines.append(line.decode("utf-8"))
         except UnicodeDecodeError as error:
-            what = f"byte {error.start + 1} of the line is not UTF-8"
-            problem = Problem(f"{path}:{number}", what, "save the file as UTF-8")
+            problem = problem or not_utf8(line, f"{name}:{number}", error)
+        if b"\0" in line:
+            problem = problem or Problem(
+                f"{name}:{number}", "holds a NUL byte", "remove it; is this a text file?"
+            )
     yield from _paragraph(start, lines, problem)
 
 

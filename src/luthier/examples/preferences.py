@@ -14,12 +14,14 @@ from typing import Any
 
 from luthier.errors import DataError
 from luthier.examples.example import Message
-from luthier.examples.turns import read_chat, read_text
+from luthier.examples.tool_rows import Tools, read_tools
+from luthier.examples.turns import read_cell, read_chat, read_text, read_turns_cell
 
 Values = Mapping[str, Any]
 _TRANSCRIPT = re.compile(r"\n\n(Human|Assistant): ?")  # of hh-rlhf, one text for a whole conversation
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 _LABELS = {"true": True, "false": False}
+ASKED_IN = ("prompt", "conversations", "instruction", "question", "query", "input")  # beside chosen, rejected
 
 
 def from_choice(row: Values) -> list[Message]:
@@ -40,23 +42,65 @@ def worse_answers(row: Values, messages: Sequence[Message]) -> tuple[str, ...]:
     """
     value = row["rejected"]
     many = isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
-    answers = tuple(_worse(item, row, messages) for item in (value if many else [value]))
+    return check_worse([_worse(item, row, messages) for item in (value if many else [value])], messages)
+
+
+def check_worse(answers: Sequence[str], messages: Sequence[Message]) -> tuple[str, ...]:
+    """The worse answers to a conversation, unless one of them is empty, repeated or the chosen one.
+
+    Raises:
+        DataError: one of them is.
+    """
     for answer in answers:
         if not answer.strip():
             raise DataError("the rejected answer is empty", fix="write it, or leave the example out")
-        if answer == messages[-1].content:
+        if answer == messages[-1].text:
             raise DataError(
                 "chosen and rejected are the same answer", fix="leave the example out: it prefers nothing"
             )
     if len(set(answers)) < len(answers):
         raise DataError("the same answer is rejected twice", fix="list it once")
-    return answers
+    return tuple(answers)
+
+
+def from_preferred(row: Values) -> list[Message]:
+    """The request and the preferred answer of OpenAI's `input`, `preferred_output`."""
+    return [*read_chat(_input(row).get("messages"), "input.messages"), _output(row, "preferred_output")]
+
+
+def not_preferred(row: Values, messages: Sequence[Message]) -> tuple[str, ...]:
+    """The worse answer of OpenAI's form, `non_preferred_output`."""
+    return check_worse([_output(row, "non_preferred_output").text], messages)
+
+
+def tools_of_input(row: Values) -> Tools:
+    """The tools on offer in OpenAI's `input`."""
+    return read_tools(_input(row).get("tools"), "input.tools")
+
+
+def rest_of_input(row: Values) -> dict[str, Any]:
+    """What else OpenAI's `input` says, such as `parallel_tool_calls`."""
+    return {key: value for key, value in _input(row).items() if key not in ("messages", "tools")}
+
+
+def _input(row: Values) -> Mapping[str, Any]:
+    value = read_cell(row["input"])
+    if not isinstance(value, dict):
+        raise DataError(f"input is {_kind(value)}, expected an object", fix='write {"messages": […]}')
+    return value
+
+
+def _output(row: Values, name: str) -> Message:
+    turns = read_chat(row[name], name)
+    if len(turns) != 1 or turns[0].role != "assistant":
+        raise DataError(f"{name} is not one message of the assistant", fix="write one answer in each output")
+    return turns[0]
 
 
 def own_worse(row: Values, messages: Sequence[Message]) -> tuple[str, ...]:
     """Of a row with `messages`, which may have `rejected` besides."""
     value = row.get("rejected")
-    if value is None or value == []:
+    if value in (None, "", []):
         return ()
     if not isinstance(value, str) and not (
         isinstance(value, list) and all(isinstance(v, str) for v in value)
@@ -65,12 +109,16 @@ def own_worse(row: Values, messages: Sequence[Message]) -> tuple[str, ...]:
             f"rejected is {_kind(value)}, expected an answer or a list of answers",
             fix="write texts that answer the same request worse, or rename the column",
         )
-    return worse_answers(row, messages)
+    return check_worse([value] if isinstance(value, str) else value, messages)
 
 
 def own_wanted(row: Values) -> bool:
     """Of a row with `messages`, which may have `wanted` besides."""
     value = row.get("wanted", True)
+    if value is None or value == "":  # of a table in which other rows have it
+        return True
+    if isinstance(value, str):
+        value = _LABELS.get(value.strip().lower(), value)
     if not isinstance(value, bool):
         raise DataError(
             f"wanted is {_kind(value)}, expected true or false",
@@ -100,14 +148,21 @@ def wanted_by_label(row: Values) -> bool:
     return label if isinstance(label, bool) else _LABELS[label.strip().lower()]
 
 
+def wanted_by_tag(row: Values) -> bool:
+    """Of a row with turns, which may have LLaMA-Factory's `kto_tag` besides."""
+    if row.get("kto_tag") in (None, ""):
+        return True
+    return wanted_by_label({"label": row["kto_tag"]})
+
+
 def _prompt(row: Values, chosen: Sequence[Message]) -> list[Message]:
     """The turns before the answers: given, or what the chosen conversation begins with."""
-    if row.get("prompt") in (None, "", []):
+    given = _asked(row)
+    if not given:
         return list(chosen[:-1])
-    given = _turns(row["prompt"], "prompt", role="user")
     if not any(turn.role == "user" for turn in chosen) or list(chosen[: len(given)]) == given:
         return given
-    if not isinstance(row["prompt"], str):
+    if not isinstance(row[_asked_in(row) or "prompt"], str):
         raise DataError(
             "chosen is a conversation that does not begin with the prompt",
             fix="write the answer alone, or leave the prompt out",
@@ -115,10 +170,32 @@ def _prompt(row: Values, chosen: Sequence[Message]) -> list[Message]:
     return list(chosen[:-1])  # a prompt in words, as some data sets have it beside whole conversations
 
 
+def _asked_in(row: Values) -> str | None:
+    return next((key for key in ASKED_IN if row.get(key) not in (None, "", [])), None)
+
+
+def not_asked(row: Values) -> dict[str, Any]:
+    """The columns that could have asked, and did not."""
+    used = _asked_in(row)
+    with_input = used == "instruction" and isinstance(row.get("input"), str)
+    return {key: row[key] for key in ASKED_IN if key in row and key not in (used, "input" * with_input)}
+
+
+def _asked(row: Values) -> list[Message]:
+    """What the columns beside both answers ask; nothing where only the answers hold the request."""
+    name = _asked_in(row)
+    if name is None:
+        return []
+    asked = _turns(row[name], name, role="user")
+    if name == "instruction" and isinstance(row.get("input"), str) and row["input"].strip():
+        return [Message("user", f"{asked[0].content}\n\n{row['input']}")]
+    return asked
+
+
 def _prompt_is_text(row: Values, chosen: Sequence[Message]) -> bool:
     """Whether the prompt is only what two texts begin with."""
     texts = isinstance(row["chosen"], str) and isinstance(row["rejected"], str)
-    return texts and row.get("prompt") in (None, "") and len(chosen) == 1
+    return texts and not _asked(row) and len(chosen) == 1
 
 
 def _worse(value: Any, row: Values, messages: Sequence[Message]) -> str:
@@ -134,11 +211,12 @@ def _worse(value: Any, row: Values, messages: Sequence[Message]) -> str:
             "chosen and rejected differ before the last answer, so they answer different requests",
             fix="let both have the same turns up to one last answer of the assistant",
         )
-    return rest[0].content
+    return rest[0].text
 
 
 def _turns(value: Any, name: str, role: str = "assistant") -> list[Message]:
     """Messages; a text is a turn of `role`, or a transcript."""
+    value = read_turns_cell(value)
     if isinstance(value, list | dict):
         turns = read_chat(value, name)
         if not turns:

@@ -1,100 +1,164 @@
-"""A file as rows: every line of JSONL, JSON, CSV or TSV, and every paragraph of plain text, becomes a
-dictionary or a `Problem` that names it.
+"""A file as rows: every line of JSONL, JSON, CSV or TSV, every row of Parquet, and every paragraph of plain
+text becomes a dictionary or a `Problem` that names it.
 
-Lines are streamed, so a broken one costs only itself.
+Rows are streamed, so a broken one costs only itself and a large file no memory.
 """
 
 from __future__ import annotations
 
-import gzip
-import zlib
+import io
+import tempfile
 from collections.abc import Iterator
-from io import BufferedIOBase
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any, cast
 
 from luthier.errors import DataError
+from luthier.examples.compression import Unpacked, packing_named, packing_of
 from luthier.examples.csv_rows import read_table
-from luthier.examples.json_rows import read_json, read_jsonl
+from luthier.examples.json_rows import read_json
 from luthier.examples.paragraphs import read_paragraphs
-from luthier.examples.row import Problem, Row
+from luthier.examples.parquet_rows import read_parquet
+from luthier.examples.row import Problem, Row, StreamError
 
-READABLE = ".jsonl, .json (a list), .csv, .tsv, and .txt or .md (plain text), each also with .gz"
-_KINDS = {
-    **{".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv"},
-    **{".txt": "text", ".md": "text"},
+READABLE = (
+    ".jsonl, .json, .csv, .tsv, .parquet, and .txt or .md (plain text), each also with .gz, .bz2, .xz or .zst"
+)
+KINDS = {
+    **{".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "tsv"},
+    **{".txt": "text", ".md": "text", ".parquet": "parquet"},
 }
+BUFFER_BYTES = 2**18
+PARQUET = b"PAR1"
 _FOREIGN = (
     (b"\xff\xfe", "UTF-16 text", "save it as UTF-8"),
     (b"\xfe\xff", "UTF-16 text", "save it as UTF-8"),
-    (
-        b"PAR1",
-        "a Parquet file",
-        "write it as JSONL: pandas.read_parquet(f).to_json(g, orient='records', lines=True)",
-    ),
     (b"PK\x03\x04", "a zip or Excel file", "unpack it, or save the sheet as CSV (UTF-8)"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it: zstd -d"),
-    (b"BZh", "compressed with bzip2", "unpack it: bunzip2"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel or Word file", "save the sheet as CSV (UTF-8)"),
+    (b"ARROW1", "an Arrow file", "write it as Parquet: datasets.Dataset.from_file(f).to_parquet(g)"),
+    (b"%PDF", "a PDF", "write its text as .txt"),
+    (b"SQLite format 3", "a SQLite database", "export the table as CSV"),
 )
 
 
-def read_rows(path: Path) -> Iterator[Row | Problem]:
+def read_rows(path: Path, name: str | None = None) -> Iterator[Row | Problem]:
     """The rows of a file in order, streamed.
 
+    Args:
+        name: of the file, as problems name it; its path when None.
+
     Raises:
-        DataError: nothing can be read at all: no such file, a folder, another kind of file.
+        DataError: nothing can be read at all: no such file, a folder, another kind of file; or it unpacks
+            to more than it could honestly hold.
     """
-    kind, zipped = _kind(path)
+    name = str(path) if name is None else name
     try:
-        with path.open("rb") as raw, gzip.GzipFile(fileobj=raw) if zipped else raw as file:
-            yield from _dispatch(kind, file, path)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        yield Problem(
-            str(path), f"the gzip stream is broken or cut off ({error})", "download or compress it again"
-        )
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", where=str(path)) from None
-
-
-def _dispatch(kind: str, file: BufferedIOBase, path: Path) -> Iterator[Row | Problem]:
-    if kind == "jsonl":
-        return read_jsonl(file, path)
-    if kind == "json":
-        return read_json(file, path)
-    if kind == "text":
-        return read_paragraphs(file, path)
-    return read_table(file, path, "\t" if kind == "tsv" else None)
-
-
-def _kind(path: Path) -> tuple[str, bool]:
-    where = str(path)
-    if path.is_dir():
-        inside = sorted(p.name for p in path.iterdir() if set(p.suffixes) & set(_KINDS))[:3]
-        hint = f"name one of its files, such as {path / inside[0]}" if inside else f"give a file: {READABLE}"
-        raise DataError("is a folder, expected a file of examples", where=where, fix=hint)
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
+        with path.open("rb", buffering=BUFFER_BYTES) as file:
+            yield from _rows(cast(io.BufferedReader, file), path, name)
     except FileNotFoundError:
         raise DataError(
-            "no such file", where=where, fix="check the path; it is relative to the recipe"
+            "no such file", where=name, fix="check the path; it is relative to the recipe"
         ) from None
+    except IsADirectoryError:
+        raise DataError("is a folder, expected a file of examples", where=name, fix=READABLE) from None
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=where) from None
+        raise DataError(f"cannot be read: {error.strerror or error}", where=name) from None
+
+
+def kind_named(path: PurePath) -> str | None:
+    """What kind of file a name tells: json, csv, tsv, text, parquet; None when it tells none."""
+    inner = path.with_suffix("") if packing_named(path.suffix) else path
+    return KINDS.get(inner.suffix.lower())
+
+
+def _rows(file: io.BufferedReader, path: Path, name: str) -> Iterator[Row | Problem]:
+    start = file.peek(16)[:16]
     if not start:
-        raise DataError("is empty, expected one example a line", where=where, fix="write examples into it")
+        raise DataError("is empty, expected one example a line", where=name, fix="write examples into it")
+    packing, named = packing_of(start), packing_named(path.suffix)
+    if packing is None and named is not None:
+        fix = f"rename it without {path.suffix}"
+        raise DataError(
+            f"is named {path.suffix} but is not compressed with {named.name}", where=name, fix=fix
+        )
+    if packing is not None:
+        raw = cast(io.RawIOBase, Unpacked(file, packing, name))
+        file = io.BufferedReader(raw, BUFFER_BYTES)
+        try:
+            start = file.peek(16)[:16]
+        except StreamError as error:
+            yield error.at(f"{name}:1")
+            return
+        if packing_of(start):
+            raise DataError("is compressed twice", where=name, fix=f"unpack it once: {packing.name} -d")
+    kind = _kind(start, path, name)
+    if kind == "parquet":
+        yield from _parquet(file, packing is not None, name)
+        return
+    lines = _with_line_feeds(file)
+    if kind == "json":
+        yield from read_json(lines, name)
+    elif kind == "text":
+        yield from read_paragraphs(lines, name)
+    else:
+        yield from read_table(lines, name, "\t" if kind == "tsv" else None)
+
+
+def _kind(start: bytes, path: Path, name: str) -> str:
+    """What kind of file it is, by its first bytes and its name."""
+    kind = kind_named(path)
+    if start.startswith(PARQUET):
+        return "parquet"
     for magic, what, fix in _FOREIGN:
         if start.startswith(magic):
-            raise DataError(f"is {what}, expected UTF-8 text", where=where, fix=fix)
-    zipped = start.startswith(b"\x1f\x8b")
-    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if path.suffix == ".gz" and not zipped:
-        raise DataError(
-            "is named .gz but is not compressed with gzip", where=where, fix="rename it without .gz"
-        )
-    if suffix.lower() not in _KINDS:
+            raise DataError(f"is {what}, expected UTF-8 text", where=name, fix=fix)
+    if len(start) >= 4 and (not any(start[::2]) or not any(start[1::2])) and any(start):
+        raise DataError("looks like UTF-16 text, expected UTF-8", where=name, fix="save it as UTF-8")
+    if kind is None:
         raise DataError(
             f"unknown kind of file {path.suffix or '(no ending)'!r}",
-            where=where,
+            where=name,
             fix=f"Luthier reads {READABLE}",
         )
-    return _KINDS[suffix.lower()], zipped
+    if kind == "parquet":
+        raise DataError("is named .parquet but is no Parquet file", where=name, fix="write it again")
+    return kind
+
+
+def _parquet(file: io.BufferedReader, packed: bool, name: str) -> Iterator[Row | Problem]:
+    if not packed:
+        yield from read_parquet(file, name)
+        return
+    with tempfile.TemporaryFile() as plain:
+        try:
+            while data := file.read(BUFFER_BYTES):
+                plain.write(data)
+        except StreamError as error:
+            yield error.at(f"{name}:1")
+            return
+        plain.seek(0)
+        yield from read_parquet(cast(io.BufferedReader, plain), name)
+
+
+class _LineFeeds(io.RawIOBase):
+    """A file whose lines end with carriage returns alone, with line feeds in their place."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer, or part of it; 0 at the end."""
+        data = self._file.read1(len(buffer)).replace(b"\r", b"\n")
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _with_line_feeds(file: io.BufferedReader) -> io.BufferedReader:
+    """The file; its first buffer tells whether lines end with carriage returns alone, as on old Macs."""
+    start = file.peek(BUFFER_BYTES)
+    if b"\n" in start or b"\r" not in start.rstrip(b"\r"):
+        return file
+    return io.BufferedReader(cast(io.RawIOBase, _LineFeeds(file)), BUFFER_BYTES)

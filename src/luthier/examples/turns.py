@@ -1,14 +1,33 @@
-"""Turns as files write them: a text, a message, or a list of messages. Errors have no place yet."""
+"""Turns as files write them: a text, a message, or a list of messages. Errors have no place yet.
+
+Messages come in the words of OpenAI (`role`, `content`, `tool_calls`), ShareGPT (`from`, `value`) and
+Anthropic (blocks of content); a list may mix them.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from luthier.errors import DataError
 from luthier.examples.example import Message
+from luthier.examples.strict_json import parse_json
+from luthier.examples.tool_calls import ToolCall
+from luthier.examples.tool_rows import read_calls, read_use
 
-ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+_CALL = "call"  # a turn whose text is a call
+ROLES = {
+    **{"developer": "system", "system": "system", "user": "user", "human": "user"},
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot"), "assistant"),
+    **dict.fromkeys(("function_call", "function-call", "tool_call"), _CALL),
+    **dict.fromkeys(("tool", "function", "observation", "ipython"), "tool"),
+    **dict.fromkeys(("function_response", "function-response", "tool_response", "tool-response"), "tool"),
+}
+_PLAIN = {"role", "content"}
+_SPEAKERS = {name: role for name, role in ROLES.items() if role in ("system", "user", "assistant")}
+_REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
 def read_text(value: Any, name: str) -> str:
@@ -24,8 +43,28 @@ def read_text(value: Any, name: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def read_cell(value: Any) -> Any:
+    """The list or object that a table's cell holds as JSON; anything else as it is."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+        return value
+    try:
+        return parse_json(value)
+    except ValueError:
+        return value
+
+
+def read_turns_cell(value: Any) -> Any:
+    """As `read_cell`, for a column that may hold a text as well: only what is messages is taken for them."""
+    if isinstance(value, str) and value.lstrip()[:1] not in ("[", "{"):
+        return value
+    found = read_cell(value)
+    turns = found if isinstance(found, list) else [found]
+    spelled = bool(turns) and all(isinstance(t, dict) and ({"role", "from"} & t.keys()) for t in turns)
+    return found if spelled else value
+
+
 def read_content(value: Any, name: str) -> str:
-    """The text of a message: a string, or OpenAI's list of text parts.
+    """The text of a message: a string, or a list of text parts.
 
     Raises:
         DataError: it is neither.
@@ -35,39 +74,155 @@ def read_content(value: Any, name: str) -> str:
     parts = value if isinstance(value, list) else [value]
     if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts):
         raise DataError(
-            f"{name} has no text content", fix="Luthier reads text only: no images, no bare tool calls"
+            f"{name} has no text content", fix="Luthier reads text only: no images, no sound, no files"
         )
     return "".join(part["text"] for part in parts)
 
 
 def read_chat(value: Any, name: str) -> list[Message]:
-    """Messages from a list of them, or from a single one.
+    """Messages from a list of them, from a single one, or from a table's cell that holds either as JSON.
+
+    An answer and the calls that follow it as turns of their own become one message.
 
     Raises:
         DataError: it is no such list, or one of them cannot be read.
     """
+    value = read_cell(value)
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):
         raise DataError(f"{name} is not a list", fix=f'write "{name}": [{{"role": …, "content": …}}, …]')
-    return [read_message(item, f"{name}[{number}]") for number, item in enumerate(value)]
+    messages: list[Message] = []
+    for number, item in enumerate(value):
+        place = f"{name}[{number}]"
+        for message in read_turn(item, place):
+            _check_result(message, messages, place)
+            if messages and _continues(messages[-1], message, item):
+                calls = (*messages[-1].tool_calls, *message.tool_calls)
+                messages[-1] = replace(messages[-1], tool_calls=calls)
+            else:
+                messages.append(message)
+    return messages
 
 
-def read_message(item: Any, name: str) -> Message:
-    """One message.
+def read_turn(item: Any, name: str) -> list[Message]:
+    """The messages that one turn of a file stands for; more than one where results are blocks of a turn.
 
     Raises:
-        DataError: it is none, has an unknown role or weight, calls a tool, or is not text.
+        DataError: it is none, has an unknown role or weight, or is not text.
     """
-    if not isinstance(item, dict) or "role" not in item:
+    if type(item) is dict and item.keys() == _PLAIN and type(item["content"]) is type(item["role"]) is str:
+        known = _SPEAKERS.get(item["role"])
+        if known is not None:
+            return [Message(known, item["content"])]  # what nearly all turns are, in a tenth of the time
+    said = _spelled_alike(item, name)
+    role = ROLES[said["role"]]
+    weight = _weight(said, name)
+    content = said.get("content")
+    if role == _CALL:
+        return [Message("assistant", "", weight, read_calls(content, name), said.get("name") or "")]
+    if role == "assistant":
+        return [_read_answer(said, weight, name)]
+    results = [block for block in _blocks(content) if block.get("type") == "tool_result"]
+    if results:
+        return _read_results(content, results, role, name)
+    if role == "tool" and isinstance(content, dict | list) and not _blocks(content):
+        content = json.dumps(content, ensure_ascii=False)
+    named, answered = _own_text(said, "name", name), _own_text(said, "tool_call_id", name)
+    return [Message(role, read_content(content, name), weight, name=named, tool_call_id=answered)]
+
+
+def _spelled_alike(item: Any, name: str) -> dict[str, Any]:
+    """The turn with `role` and `content`, its role a known one."""
+    if isinstance(item, dict) and "from" in item and "role" not in item:
+        if "value" not in item:
+            raise DataError(f"{name} is not a turn", fix='write {"from": "human", "value": …}')
+        value, role = item["value"], item["from"]
+        as_it_is = _blocks(value) or (isinstance(role, str) and ROLES.get(role) == _CALL)
+        said = {**item, "role": role, "content": value if as_it_is else read_text(value, name)}
+        told = "is from"
+    elif isinstance(item, dict) and "role" in item:
+        said, told = item, "has role"
+        if "content" not in item and "value" in item:
+            said = {**item, "content": item["value"]}
+    else:
         raise DataError(f"{name} is not a message", fix='write {"role": …, "content": …}')
-    if item["role"] not in ROLES:
-        raise DataError(f"{name} has role {item['role']!r}", fix=f"use one of {', '.join(ROLES)}")
-    if item.get("tool_calls") or item.get("function_call"):
-        raise DataError(f"{name} calls a tool", fix="Luthier trains on text answers; leave the example out")
-    weight = item.get("weight")
+    if not isinstance(said["role"], str) or said["role"] not in ROLES:
+        raise DataError(f"{name} {told} {said['role']!r}", fix=f"use one of {', '.join(ROLES)}")
+    return said
+
+
+def _weight(said: Mapping[str, Any], name: str) -> int:
+    weight = said.get("weight")
+    if weight is None and isinstance(said.get("train"), bool):  # axolotl's word for it
+        weight = int(said["train"])
     if weight not in (None, 0, 1):
         raise DataError(f"{name} has weight {weight!r}", fix="use 0 (context only) or 1 (train on it)")
-    return Message(
-        ROLES[item["role"]], read_content(item.get("content"), name), 1 if weight is None else int(weight)
+    return 1 if weight is None else int(weight)
+
+
+def _own_text(said: Mapping[str, Any], key: str, name: str) -> str:
+    value = said.get(key)
+    if value is not None and not isinstance(value, str):
+        raise DataError(f"{name}.{key} is {value!r}, expected text", fix=f"write {key} as text")
+    return value or ""
+
+
+def _blocks(content: Any) -> list[dict[str, Any]]:
+    """Content as a list of typed blocks, or nothing where it is none."""
+    typed = (
+        isinstance(content, list) and content and all(isinstance(b, dict) and "type" in b for b in content)
     )
+    return content if typed else []
+
+
+def _read_answer(said: Mapping[str, Any], weight: int, name: str) -> Message:
+    content = said.get("content")
+    calls: tuple[ToolCall, ...] = ()
+    if said.get("tool_calls"):
+        calls = read_calls(said["tool_calls"], f"{name}.tool_calls")
+    elif said.get("function_call"):
+        calls = read_calls(said["function_call"], f"{name}.function_call")
+    thoughts = "".join(t for key in _REASONING if isinstance(t := said.get(key), str) and t)
+    blocks = _blocks(content)
+    if blocks:
+        thoughts += "".join(b["thinking"] for b in blocks if isinstance(b.get("thinking"), str))
+        uses = [block for block in blocks if block.get("type") == "tool_use"]
+        calls += tuple(read_use(block, f"{name}.content") for block in uses)
+        content = [b for b in blocks if b.get("type") not in ("tool_use", "thinking", "redacted_thinking")]
+    if content is None and isinstance(said.get("refusal"), str):
+        content = said["refusal"]
+    text = "" if calls and content in (None, []) else read_content(content, name)
+    if thoughts:  # as the models that think write it, and as their templates read it
+        text = f"<think>\n{thoughts.strip()}\n</think>\n\n{text}"
+    return Message("assistant", text, weight, calls, _own_text(said, "name", name))
+
+
+def _read_results(content: Any, results: Sequence[Mapping[str, Any]], role: str, name: str) -> list[Message]:
+    read = []
+    for block in results:
+        value = block.get("content")
+        text = "" if value is None else read_content(value, f"{name}.content")
+        read.append(Message("tool", text, tool_call_id=_own_text(block, "tool_use_id", name)))
+    rest = [block for block in content if block.get("type") != "tool_result"]
+    return [*read, Message(role, read_content(rest, name))] if rest else read
+
+
+def _continues(before: Message, message: Message, item: Any) -> bool:
+    """Whether a turn of calls belongs to the answer before it."""
+    role = item.get("role", item.get("from"))
+    return (
+        ROLES.get(role) == _CALL
+        and before.role == "assistant"
+        and before.weight == message.weight
+        and before.name == message.name
+    )
+
+
+def _check_result(message: Message, before: Sequence[Message], name: str) -> None:
+    made = {call.id for turn in before for call in turn.tool_calls if call.id}
+    if message.tool_call_id and made and message.tool_call_id not in made:
+        raise DataError(
+            f"{name} is the result of call {message.tool_call_id!r}, which nobody made",
+            fix=f"use the id of a call before it: {', '.join(sorted(made)[:5])}",
+        )

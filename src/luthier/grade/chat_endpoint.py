@@ -32,29 +32,49 @@ class Reply:
     """What came back: a text, or why there is none.
 
     Attributes:
-        unreached: the judge never answered, so that it is worth asking again another day.
+        unreached: the model never answered, so that it is worth asking again another day.
+        finish: why the model stopped, as the endpoint calls it.
+        prompt_tokens, answer_tokens: what the endpoint counted.
     """
 
     text: str | None
     problem: str | None = None
     unreached: bool = False
+    finish: str | None = None
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
 
 
 class ChatEndpoint:
     """Questions to the model behind an endpoint. Safe to use from several threads.
 
+    Args:
+        who: the model, as problems call it.
+        key_from: the setting that names the key's variable, as errors call it.
+        temperature: of the sampling.
+
     Raises:
         RecipeError: from `ask`, when the variable that should hold the key is not set.
     """
 
-    def __init__(self, options: Endpoint) -> None:
+    def __init__(
+        self,
+        options: Endpoint,
+        *,
+        who: str = "the judge",
+        key_from: str = "grader.endpoint.key_env",
+        temperature: float = 0,
+    ) -> None:
         self.options = options
+        self._who = who
+        self._key_from = key_from
+        self._temperature = temperature
         self._failures = 0
         self._without_temperature = False
         self._lock = Lock()
 
     def ask(self, messages: Sequence[dict[str, str]]) -> Reply:
-        """The model's answer at temperature 0.
+        """The model's answer.
 
         Limits, overload and broken connections are waited out, four tries in all; what the server asks
         for in `Retry-After` is kept to, up to a minute. Redirects are not followed: the key stays here.
@@ -66,7 +86,7 @@ class ChatEndpoint:
             status, body, wait = self._post(messages)
             if status == 200:
                 self._note(failed=False)
-                return _read(body)
+                return _read(body, self._who)
             problem = self._tell(status, body)
             if status == 400 and "temperature" in body and not self._without_temperature:
                 self._without_temperature = True  # some models allow their default only
@@ -83,7 +103,7 @@ class ChatEndpoint:
         """Status (None without an answer), body, and the seconds the server asks to wait."""
         body: dict[str, Any] = {"model": self.options.model, "messages": list(messages)}
         if not self._without_temperature:
-            body["temperature"] = 0
+            body["temperature"] = self._temperature
         until = time.monotonic() + self.options.timeout
         received = bytearray()
         url, content = f"{self.options.url}/chat/completions", json.dumps(body).encode()
@@ -106,7 +126,7 @@ class ChatEndpoint:
         said = body if status is None else f"HTTP {status}: {_error_message(body)}"
         if self._key:
             said = said.replace(self._key, "***")
-        return f"the judge at {self.options.url} cannot be asked: {said:.300}"
+        return f"{self._who} at {self.options.url} cannot be asked: {said:.300}"
 
     def _note(self, *, failed: bool) -> None:
         with self._lock:
@@ -114,7 +134,7 @@ class ChatEndpoint:
 
     @cached_property
     def _key(self) -> str | None:
-        return read_key(self.options)
+        return read_key(self.options, self._key_from)
 
     @cached_property
     def _client(self) -> httpx2.Client:
@@ -124,7 +144,7 @@ class ChatEndpoint:
         return httpx2.Client(timeout=self.options.timeout, headers=headers, follow_redirects=False)
 
 
-def read_key(options: Endpoint) -> str | None:
+def read_key(options: Endpoint, key_from: str = "grader.endpoint.key_env") -> str | None:
     """The key from the environment; None for an endpoint that needs none.
 
     Raises:
@@ -136,21 +156,36 @@ def read_key(options: Endpoint) -> str | None:
     key = os.environ.get(name, "").strip()
     if not key:
         raise RecipeError(
-            f"the environment variable {name}, which grader.endpoint.key_env names, is not set",
+            f"the environment variable {name}, which {key_from} names, is not set",
             fix=f"export {name}=... in the shell that runs luthier",
         )
     return key
 
 
-def _read(body: str) -> Reply:
+def _read(body: str, who: str) -> Reply:
     try:
-        choice = json.loads(body)["choices"][0]
+        told = json.loads(body)
+        choice = told["choices"][0]
         text, why = choice["message"]["content"], choice.get("finish_reason")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return Reply(None, f"the endpoint's answer is no chat completion: {body:.120}", unreached=True)
+    counted = {
+        "finish": why,
+        "prompt_tokens": _tokens(told, "prompt"),
+        "answer_tokens": _tokens(told, "completion"),
+    }
     if not isinstance(text, str):
-        return Reply(None, "the judge's answer holds no text")
-    return Reply(None, "the judge's answer was cut off") if why == "length" else Reply(text)
+        return Reply(None, f"{who}'s answer holds no text", **counted)
+    return (
+        Reply(None, f"{who}'s answer was cut off", **counted) if why == "length" else Reply(text, **counted)
+    )
+
+
+def _tokens(told: dict[str, Any], kind: str) -> int:
+    """What the endpoint says it counted; 0 where it does not."""
+    usage = told.get("usage")
+    count = usage.get(f"{kind}_tokens") if isinstance(usage, dict) else None
+    return count if isinstance(count, int) and count > 0 else 0
 
 
 def _error_message(body: str) -> str:

@@ -88,7 +88,7 @@ class RewardModel:
         if answer.strip():
             (sequence,) = answer_sequences(example, [answer], self._chat, system)
             return list(sequence.ids)
-        request = [message.as_dict() for message in example.request]
+        request = example.asked
         return [*self._chat.prompt(self._chat.with_system(request, system)), self._chat.terminator]
 
     @cached_property

@@ -13,6 +13,7 @@ from luthier.examples.example import Example
 from luthier.grade.score import Score
 from luthier.recipe.grader_options import SimilarityMetric
 
+NOT_REFERENCE = "not the reference text"
 Similarity = Callable[[str, str], float]  # answer, reference -> 0 to 1
 
 
@@ -32,7 +33,7 @@ class StringCheck:
     def grade(self, answer: str, reference: str, example: Example) -> Score:
         """Score one answer: 1 or 0."""
         same = self._fold(answer.strip()) == self._fold(reference.strip())
-        return Score(1.0) if same else Score(0.0, "not the reference text")
+        return Score(1.0) if same else Score(0.0, NOT_REFERENCE)
 
 
 class TextSimilarity:

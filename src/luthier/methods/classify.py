@@ -54,7 +54,7 @@ class Classify(Method):
         """
         items = []
         for example in examples:
-            request = chat.with_system([message.as_dict() for message in example.request], system)
+            request = chat.with_system(example.asked, system)
             try:
                 prompt = chat.prompt(request)
             except DataError as error:

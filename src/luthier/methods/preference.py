@@ -70,7 +70,7 @@ def answer_sequences(
     Raises:
         DataError: as `ChatFormat.sequence`, with the example's place.
     """
-    request = chat.with_system([message.as_dict() for message in example.request], system)
+    request = chat.with_system(example.asked, system)
     try:
         return [chat.sequence(request, answer) for answer in answers]
     except DataError as error:

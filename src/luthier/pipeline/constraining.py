@@ -33,6 +33,13 @@ def build_constraint(recipe: Recipe, models: Models, split: Split) -> Constraint
         from luthier.grade import choose_grader
 
         kind = KINDS.get(grader_kind(recipe.grader) or choose_grader(answers), "none")
+    if kind != "none" and any(example.messages[-1].tool_calls for example in split.train):
+        if recipe.constrain == "auto":
+            return None  # each model writes calls in a form of its own
+        raise DataError(
+            f"`constrain: {kind}` is for answers of one form, and some of these call tools",
+            fix="use `constrain: none`",
+        )
     if kind == "labels":
         return _labels(models, answers)
     return _schema(recipe, models, answers) if kind == "schema" else None

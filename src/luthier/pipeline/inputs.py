@@ -24,7 +24,7 @@ def asked(recipe: Recipe, *keys: str) -> dict[str, Any]:
 
 def split_inputs(recipe: Recipe, sources: Sources) -> dict[str, Any]:
     """Of the split: the files of examples, and how they are divided."""
-    return {"data": sources.hashes, **asked(recipe, "seed", "split")}
+    return {"data": sources.hashes, **sources.options, **asked(recipe, "seed", "split")}
 
 
 def tuned_system(recipe: Recipe) -> dict[str, Any]:

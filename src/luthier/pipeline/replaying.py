@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.errors import DataError
 from luthier.pipeline.models import Models
-from luthier.pipeline.sources import path_of
+from luthier.pipeline.sources import hash_of, path_of
 from luthier.progress import Show
 from luthier.recipe import Recipe
-from luthier.record import sha256_of
 
 if TYPE_CHECKING:
     from luthier.methods import Item
@@ -41,13 +40,13 @@ def replay_items(recipe: Recipe, models: Models, show: Show, *, beside: Sequence
 def replay_inputs(recipe: Recipe) -> dict[str, Any]:
     """What replay depends on besides the recipe's `train`."""
     file = recipe.train.replay_data
-    return {} if file is None else {"replay_data": sha256_of(path_of(file))}
+    return {} if file is None else {"replay_data": hash_of(file)}
 
 
 def _own(models: Models, show: Show, tokens: int) -> list[Item]:
-    from luthier.candidates.replay import REQUESTS, base_replay
+    from luthier.candidates.replay import base_replay
 
-    with show.task("replay: base model's own answers", len(REQUESTS)) as advance:
+    with show.task("replay: base model's own answers", None) as advance:  # as many as fill the tokens
         return base_replay(models.base().model, models.chat, models.identity, tokens=tokens, advance=advance)
 
 

@@ -100,7 +100,7 @@ class Run:
                 **self._asked("system", "grader"),
             }
             work = partial(stages.write_audit, self.record, self.recipe, self.sources, self.show)
-            self._stage("audit", inputs, ["audit.json"], work)
+            self._stage("audit", inputs, ["audit.json", "audit.html"], work)
             audit: dict[str, Any] = self.record.read_json("audit.json")
             return audit
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import filelock
@@ -34,12 +34,14 @@ class Offer:
         asked: those that raters are asked now, in this order.
         seed: of the orders in which answers are shown.
         alike: prompts that are not asked because all their answers are the same.
+        examples: by key of a question, the example that it asks; absent where prompts brought their answers.
     """
 
     questions: list[Question]
     asked: list[Question]
     seed: int
     alike: int = 0
+    examples: Mapping[str, Example] = field(default_factory=dict)
 
 
 def train_requests(split: Split, seed: int) -> list[Example]:
@@ -115,7 +117,8 @@ def offer_answers(
             where=str(path),
             fix="sample more of them, or hotter: another --out, --answers 8, --temperature 1.5",
         )
-    return Offer(askable(known), askable(asked), settings.seed, alike)
+    examples = {kept.questions[key].key: eligible[key] for key in chosen}
+    return Offer(askable(known), askable(asked), settings.seed, alike, examples)
 
 
 def _choose(kept: Kept, eligible: Mapping[str, Example], settings: Settings) -> list[str]:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from luthier.assets import suite_file
-from luthier.examples import Example, Loaded, read_examples
+from luthier.errors import DataError
+from luthier.examples import Example, Loaded, Problem, read_examples
+from luthier.examples.hub import HUB, hub_identity
 from luthier.pipeline.mixing import name_task
-from luthier.recipe import SUITES, DataFiles
+from luthier.recipe import SUITES, DataFiles, digest
 from luthier.record import sha256_of
 
 
@@ -17,22 +19,31 @@ class Sources:
     """The files of a recipe's `data`.
 
     Args:
-        data: by side, with absolute paths, or `suites:FILE` for a file of the public suites.
+        data: by side, with absolute paths, or `suites:FILE` or `hub:OWNER/NAME`.
     """
 
     def __init__(self, data: DataFiles) -> None:
-        sides = {"train": None if data.tasks else data.train, **data.model_dump(exclude={"train"})}
+        sides = {"train": data.train if isinstance(data.train, str) else None, **data.others}
         self._files = {f"train/{task.task}": task.file for task in data.tasks}
         self._files |= {side: file for side, file in sides.items() if file is not None}
+        self._columns, self._bad_rows = data.columns, data.bad_rows
 
     @cached_property
     def hashes(self) -> dict[str, str | None]:
         """sha256 by side, `train/TASK` for the tasks of a mixture; None where there is no file to read."""
-        return {side: sha256_of(path) for side, path in self._paths.items()}
+        return {side: hash_of(file) for side, file in self._files.items()}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What else decides what is read, where it is not as usual."""
+        columns = {"columns": self._columns} if self._columns else {}
+        return columns | ({"bad_rows": self._bad_rows} if self._bad_rows != "stop" else {})
 
     @property
     def examples(self) -> dict[str, tuple[Example, ...]]:
         """Examples by side; those of a mixture together, each with its task as a field.
+
+        Rows that cannot be read are left out: see `problems`.
 
         Raises:
             DataError: a file cannot be read, or its rows have a field `task` in a mixture.
@@ -49,6 +60,24 @@ class Sources:
                 sides[side] = loaded.examples
         return sides
 
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The rows of all files that cannot be read."""
+        return tuple(problem for loaded in self._loaded.values() for problem in loaded.problems)
+
+    def refuse_problems(self) -> None:
+        """Refuse rows that cannot be read, unless the recipe says that they may be left out.
+
+        Raises:
+            DataError: the first of them.
+        """
+        problems = self.problems
+        if problems and self._bad_rows == "stop":
+            first, count = problems[0], len(problems)
+            others = "it" if count == 1 else f"all {count} such rows"
+            fix = f"{first.fix or 'correct it'}; or leave {others} out: `bad_rows: skip` under `data:`"
+            raise DataError(first.message, where=first.where, fix=fix)
+
     def provenance(self) -> list[dict[str, Any]]:
         """`sources` of `data/manifest.json`."""
         return [
@@ -59,19 +88,30 @@ class Sources:
                 "format": loaded.format,
                 "examples": len(loaded.examples),
                 "left_out": len(loaded.problems),
+                "described": loaded.describe(),
+                **({"revision": loaded.revision} if loaded.revision else {}),
+                **({"passed_over": [p.where for p in loaded.passed_over]} if loaded.passed_over else {}),
             }
             for side, loaded in self._loaded.items()
         ]
 
     @cached_property
     def _loaded(self) -> dict[str, Loaded]:
-        return {side: read_examples(path) for side, path in self._paths.items()}
+        return {
+            side: read_examples(path, strict=False, columns=self._columns)
+            for side, path in self._paths.items()
+        }
 
     @cached_property
     def _paths(self) -> dict[str, Path]:
         return {side: path_of(file) for side, file in self._files.items()}
 
 
+def hash_of(file: str) -> str | None:
+    """What the examples that a recipe names depend on: a file's or folder's content, a commit of the hub."""
+    return digest(hub_identity(file)) if file.startswith(HUB) else sha256_of(path_of(file))
+
+
 def path_of(file: str) -> Path:
-    """Where a file of examples that a recipe names is: its own, or `suites:FILE` of the public suites."""
+    """Where examples that a recipe names are: as it says, or `suites:FILE` of the public suites."""
     return suite_file(file.removeprefix(SUITES)) if file.startswith(SUITES) else Path(file)

@@ -9,6 +9,9 @@ from typing import Any
 
 from luthier.errors import DataError
 from luthier.examples import Example, Split, split_examples
+from luthier.examples.problems import ProblemKinds, tell_problems
+from luthier.examples.split import group_by
+from luthier.pipeline.origins import summarise_provenance
 from luthier.pipeline.scoring import recipe_grader
 from luthier.pipeline.sources import Sources
 from luthier.progress import Show
@@ -20,30 +23,54 @@ SIDES = ("train", "validation", "test")
 
 
 def write_audit(record: Record, recipe: Recipe, sources: Sources, show: Show) -> None:
-    """`audit.json`."""
+    """`audit.json` and `audit.html`."""
     from luthier.audit import audit_examples
+    from luthier.audit.overview import PROBLEMS_SHOWN, add_findings, find_unreadable, overview
+    from luthier.audit.suite_index import open_suites
+    from luthier.card.audit_page import Checked, write_audit_page
     from luthier.models.load import load_tokenizer
+    from luthier.pipeline.auditing import chat_for, token_counter, token_limit
 
     tokenizer = load_tokenizer(recipe.model)
+    chat, notes = chat_for(tokenizer)
+    limit = None if chat is None or recipe.reads_texts else token_limit(chat)  # texts are cut into pieces
     kinds: dict[str | None, Any] = {"label": "label", "json_schema": "json", "json_fields": "json"}
     with show.task("checking examples", None):
+        sides = _sides_to_check(recipe, sources)
         audit = audit_examples(
-            _sides_to_check(recipe, sources),
+            sides,
             system=recipe.system,
+            tokens=None if chat is None else token_counter(chat, recipe.system),
             special_tokens=tokenizer.all_special_tokens,
+            max_tokens=limit,
             answer_kind=None if recipe.grader is None else kinds.get(grader_kind(recipe.grader), "text"),
             test_share=recipe.split.test,
+            suites=open_suites(),
         )
-    write_json(record / "audit.json", audit.as_json())
+        read = sources.provenance()
+        unreadable = find_unreadable(sources.problems[:PROBLEMS_SHOWN])
+        told = add_findings(audit.as_json(), unreadable, len(sources.problems))
+        told |= tell_problems(ProblemKinds(sources.problems))
+        told |= overview(sides, test_share=recipe.split.test, read=read)
+        names = " + ".join(dict.fromkeys(Path(file["file"]).name for file in read))
+        findings = (*unreadable, *audit.findings)
+        page = Checked(names, told, findings, sides, chat, recipe.model, recipe.system, limit, notes)
+    write_json(record / "audit.json", told)
+    write_audit_page(record / "audit.html", page)
 
 
 def write_split(record: Record, recipe: Recipe, sources: Sources) -> None:
-    """`data/`: the three sides and the manifest."""
+    """`data/`: the three sides and the manifest.
+
+    Raises:
+        DataError: a row cannot be read, and the recipe does not say that it may be left out.
+    """
+    sources.refuse_problems()
     split, clusters = _divide(recipe, sources)
     given = [side for side in sources.examples if side not in ("train", "extra")]
     for side, examples in split.sides().items():
         write_jsonl(record / f"data/{side}.jsonl", (example.as_row() for example in examples))
-    how = "by hash of each group of near-duplicates, so that no group is on two sides"
+    how = "by hash of each group of near-duplicates, so that no group is on two sides, labels by their shares"
     if recipe.data.extra is not None:
         more = f"{len(sources.examples['extra'])} extra examples from {Path(recipe.data.extra).name}"
         how += f"; {more}, all for training"
@@ -55,6 +82,7 @@ def write_split(record: Record, recipe: Recipe, sources: Sources) -> None:
         },
         "method": how if not given else f"{', '.join(given)} as given; the rest {how}",
         "near_duplicate_clusters": clusters,
+        "provenance": summarise_provenance(split.sides()),
     }
     write_json(record / "data/manifest.json", manifest)
 
@@ -71,6 +99,9 @@ def _divide(recipe: Recipe, sources: Sources) -> tuple[Split, int]:
     from luthier.examples.wording import request_text
 
     given = dict(sources.examples)
+    if (column := recipe.split.group) is not None:
+        has = {side for side, own in given.items() if side == "train" or any(column in e.fields for e in own)}
+        given |= {side: group_by(given[side], column) for side in has}
     loose, extra = given.pop("train"), given.pop("extra", ())
     clusters = find_near_duplicates([request_text(example) for example in loose])
     split = split_examples(

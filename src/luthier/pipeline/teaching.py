@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.errors import DataError, ModelError
 from luthier.examples import Example, Split
-from luthier.examples.example import Message
 from luthier.pipeline.models import Models
 from luthier.pipeline.rewarding import ROLLOUTS
 from luthier.progress import Show
@@ -130,7 +129,7 @@ def answered_by_teacher(
 def _answered(example: Example, text: str) -> Example:
     """The example with another answer; its earlier turns are context, and not imitated."""
     before = (replace(m, weight=0) if m.role == "assistant" else m for m in example.request)
-    return replace(example, messages=(*before, Message("assistant", text)))
+    return replace(example, messages=(*before, example.answered(text)))
 
 
 def _sampled(
@@ -143,7 +142,7 @@ def _sampled(
     from luthier.models import model_identity
     from luthier.train.rollouts import stream_of
 
-    requests = [[example.id, [m.as_dict() for m in example.request]] for example in asked]
+    requests = [[example.id, example.asked] for example in asked]
     how = [options.temperature, recipe.seed, recipe.system, room]
     key = digest([model_identity(options.teacher), how, requests])
     path = record / SAMPLES
@@ -165,7 +164,7 @@ def _sampled(
             seed=stream_of(recipe.seed, "teacher"),
             advance=advance,
         )
-    texts = [chat.decode(answer.ids) for answer in written]
+    texts = [chat.answer(answer.ids, example.asked) for example, answer in zip(asked, written, strict=True)]
     answers = {
         example.id: text if answer.finished and text.strip() else None
         for example, answer, text in zip(asked, written, texts, strict=True)

@@ -31,7 +31,7 @@ def measure_bias(subjects: Subjects) -> dict[str, Any]:
         return side.write([side.conversation(example) for example in asked], subjects.max_new_tokens)
 
     inputs = {
-        "requests": [[m.as_dict() for m in example.request] for example in asked],
+        "requests": [example.asked for example in asked],
         "tokens": subjects.max_new_tokens,
     }
     answers = subjects.both("bias", len(asked), inputs, work)

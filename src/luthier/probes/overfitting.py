@@ -43,7 +43,7 @@ def measure_overfitting(subjects: Subjects) -> dict[str, Any]:
         return side.write([side.conversation(example) for example in chosen], subjects.max_new_tokens)
 
     inputs = {
-        "requests": [[m.as_dict() for m in example.request] for example in chosen],
+        "requests": [example.asked for example in chosen],
         "tokens": subjects.max_new_tokens,
     }
     return {

@@ -42,7 +42,7 @@ def measure_robustness(subjects: Subjects) -> dict[str, list[str]]:
         return side.write([side.conversation(example) for example in asked], subjects.max_new_tokens)
 
     inputs = {
-        "requests": [[m.as_dict() for m in example.request] for example in asked],
+        "requests": [example.asked for example in asked],
         "tokens": subjects.max_new_tokens,
     }
     return subjects.both("robustness", len(asked), inputs, work)

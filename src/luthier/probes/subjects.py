@@ -40,7 +40,7 @@ class Side:
 
     def conversation(self, example: Example) -> Messages:
         """The request of an example, as this side is asked it."""
-        messages = [message.as_dict() for message in self.seen(example).request]
+        messages = self.seen(example).asked
         return self.chat.with_system(messages, self.system)
 
     def sequence(self, example: Example) -> TrainingSequence:
@@ -50,7 +50,8 @@ class Side:
     def write(self, conversations: Sequence[Messages], max_new_tokens: int) -> list[str]:
         """Greedy answers to conversations that end with the user's turn."""
         prompts = [self.chat.prompt(messages) for messages in conversations]
-        return [self.chat.decode(ids) for ids in self.continue_ids(prompts, max_new_tokens)]
+        written = self.continue_ids(prompts, max_new_tokens)
+        return [self.chat.answer(ids, asked) for ids, asked in zip(written, conversations, strict=True)]
 
     def continue_ids(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
         """The tokens that greedy decoding writes after each prompt, without the stop token."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import PurePath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
@@ -19,6 +19,8 @@ class TaskFile(Section):
         1.0, ge=0.01, le=100, description="How often each of them is seen in an epoch; 0.5: every other."
     )
     name: str = Field("", description="Field `task` of its examples; the file's name when absent.")
+    source: str | None = Field(None, description="As `data.source`, of this file.")
+    licence: str | None = Field(None, description="As `data.licence`, of this file.")
 
     @property
     def task(self) -> str:
@@ -55,7 +57,7 @@ TrainFiles = Annotated[
 class DataFiles(Section):
     """Where the examples are. With only `train`, Luthier splits it; given sides are kept as given.
 
-    `suites:FILE` names a file of the public suites asset.
+    Each is a file, a folder of files, `hub:OWNER/NAME[@SPLIT]`, or `suites:FILE` of the public suites asset.
     """
 
     train: TrainFiles
@@ -64,17 +66,34 @@ class DataFiles(Section):
     extra: str | None = Field(
         None, description="More training examples, for one edge case: they move nothing on the other sides."
     )
+    source: str | None = Field(
+        None, description="Where examples come from that do not say so themselves, for the card."
+    )
+    licence: str | None = Field(
+        None, description="What allows the use of examples that do not say so themselves, for the card."
+    )
+
+    columns: dict[str, str] = Field(
+        {}, description="What your columns are, by name: {frage: prompt, antwort: completion}."
+    )
+    bad_rows: Literal["stop", "skip"] = Field(
+        "stop", description="What a row that cannot be read does: stop the run, or be left out and counted."
+    )
 
     @property
     def tasks(self) -> tuple[TaskFile, ...]:
         """What training is mixed from; empty where it comes from one file."""
         return () if isinstance(self.train, str) else self.train
 
+    @property
+    def others(self) -> dict[str, str | None]:
+        """Files of the other sides, by side."""
+        return {"validation": self.validation, "test": self.test, "extra": self.extra}
+
 
 def resolve_files(data: DataFiles, resolve: Callable[[str | None], str | None]) -> DataFiles:
     """The same with every path resolved and every task named."""
-    sides = data.model_dump(exclude={"train"})
-    files: dict[str, Any] = {side: resolve(file) for side, file in sides.items()}
+    files: dict[str, Any] = {side: resolve(file) for side, file in data.others.items()}
     if isinstance(data.train, str):
         return data.model_copy(update=files | {"train": resolve(data.train)})
     tasks = (t.model_copy(update={"file": resolve(t.file), "name": t.task}) for t in data.train)

@@ -54,10 +54,14 @@ from luthier.recipe.yaml_text import PlainYaml, StrictYaml
 CandidateName = Literal["prompt", "few_shot", "retrieval", "scratch", "tuned"]
 TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 AdapterKind = Literal["lora", "rslora", "dora", "prefix", "prompt", "full"]
-DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".gz", ".txt", ".md")
+DATA_SUFFIXES = (
+    *(".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md"),
+    *(".gz", ".bz2", ".xz", ".zst"),
+)
 
 LAYERS = re.compile(r"all|last [1-9]\d*|\d+-\d+")  # which layers are trained, when not a list
 SUITES = "suites:"  # data of the public suites, as `suites:BoolQ/dev.jsonl`
+HUB = "hub:"  # data sets of the Hugging Face hub, as `hub:OWNER/NAME@train`
 
 
 class Split(_Section):
@@ -65,6 +69,9 @@ class Split(_Section):
 
     validation: float = Field(0.1, gt=0, lt=0.5, description="Share used to choose the best epoch.")
     test: float = Field(0.3, gt=0, lt=0.8, description="Share the verdict is based on.")
+    group: str | None = Field(
+        None, description="Column whose equal values stay on one side, such as a customer. Default: `group`."
+    )
 
 
 class Adapter(_Section):
@@ -390,7 +397,7 @@ def digest(value: Any) -> str:
 
 
 def _resolve(value: str | None, base: Path) -> str | None:
-    if value is None or value.startswith(SUITES):
+    if value is None or value.startswith((SUITES, HUB)):
         return value
     path = Path(value).expanduser()
     return str(path if path.is_absolute() else (base / path).resolve())

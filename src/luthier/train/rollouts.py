@@ -86,8 +86,10 @@ class Rollouts:
             temperature=self.method.temperature,
             seed=stream_of(self.seed, step),
         )
-        texts = [self.chat.decode(answer.ids) for answer in written]
-        rewards = self.reward([item.asked for item in asked if item.asked is not None], texts)
+        examples = [item.asked for item in asked if item.asked is not None]
+        pairs = zip(examples, written, strict=True)
+        texts = [self.chat.answer(answer.ids, example.asked) for example, answer in pairs]
+        rewards = self.reward(examples, texts)
         items = [answered(item, answer) for item, answer in zip(asked, written, strict=True)]
         samples = self._known(items, rewards, written)
         if self.folder is not None:

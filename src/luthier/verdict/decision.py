@@ -56,7 +56,9 @@ def decide(record: Record, gates: Gates) -> dict[str, Any]:
         verdict["headline"] += " Held to high stakes."
     verdict["reasons"] += [advice] if advice else []
     verdict["reasons"] += worse_slices(scores)
-    verdict["confident_and_wrong"] = _confident_and_wrong(record, verdict["recommended"])
+    verdict["confident_and_wrong"] = _confident_and_wrong(
+        record, verdict["recommended"] or ("tuned" if "tuned" in scores["candidates"] else None)
+    )
     return verdict
 
 
@@ -82,7 +84,7 @@ def _gain(scores: Mapping[str, Any], gates: Gates) -> Gate:
     pair, outcome = pairs[place], outcomes[place]
     named = f"{pair['b']}, its best alternative" if place == 0 and pair["b"] != CONSTANT else pair["b"]
     if pair["b"] == CONSTANT:
-        named += f" ({' '.join(pair['answer'].split())[:ANSWER_CHARACTERS]!r}, whatever is asked)"
+        named += f" ({_shortened(pair['answer'])!r}, whatever is asked)"
     gain, low, high = pair["difference"], pair["low"], pair["high"]
     bounds = "" if low is None or high is None else f" [{low:+.1%}, {high:+.1%}]"
     said = f"tuned minus {named}: {gain:+.1%}{bounds}, p {_p(pair)}; {_why(outcome, pair, scores, gates)}"
@@ -215,18 +217,26 @@ def _near_leaks(record: Record, audit: Mapping[str, Any]) -> tuple[int, int] | N
 def _conclude(scores: Mapping[str, Any], checks: Sequence[Gate], gates: Gates) -> dict[str, Any]:
     failed = [gate for gate in checks if gate.passed is False]
     open_ = [gate for gate in checks if gate.passed is None]
-    alternative = _best_alternative(scores, gates.min_gain or LEAST_MARGIN)
+    margin = gates.min_gain or LEAST_MARGIN
+    alternative = _best_alternative(scores, margin)
+    use = f"use {_named(alternative)}"
+    if fixed := _better_fixed_answer(scores, alternative, margin):
+        alternative, use = None, f"use none of these: always answering {fixed} does better"
     if "tuned" not in scores["candidates"]:
         decision, recommended = "inconclusive", alternative
-        headline = f"Nothing was tuned; of what was measured, use {_named(alternative)}."
+        headline = f"Nothing was tuned; of what was measured, {use}."
     elif failed:
         decision, recommended = "do_not_ship", alternative
         names = " and ".join(gate.name.replace("_", " ") for gate in failed)
-        headline = f"Use {_named(alternative)}: tuned fails on {names}."
+        headline = (
+            f"Tuned fails on {names}; {use}."
+            if fixed
+            else f"Use {_named(alternative)}: tuned fails on {names}."
+        )
     elif open_:
         decision, recommended = "inconclusive", alternative
         names = " and ".join(gate.name.replace("_", " ") for gate in open_)
-        headline = f"Not decided on {names}; until then use {_named(alternative)}."
+        headline = f"Not decided on {names}; until then {use}."
     else:
         decision, recommended = "ship", "tuned"
         best = min(_against_tuned(scores), key=lambda pair: pair["difference"])
@@ -241,6 +251,19 @@ def _conclude(scores: Mapping[str, Any], checks: Sequence[Gate], gates: Gates) -
         "gates": [asdict(gate) for gate in checks],
         "reasons": reasons,
     }
+
+
+def _better_fixed_answer(scores: Mapping[str, Any], alternative: str | None, margin: float) -> str | None:
+    """The best fixed answer, in quotes, where it scores higher than the best alternative by `margin`."""
+    constant = scores.get("constant")
+    if constant is None or alternative is None:
+        return None
+    ahead = constant["score"] - scores["candidates"][alternative]["score"]
+    return repr(_shortened(constant["answer"])) if ahead >= margin else None
+
+
+def _shortened(answer: str) -> str:
+    return " ".join(answer.split())[:ANSWER_CHARACTERS]
 
 
 def _best_alternative(scores: Mapping[str, Any], margin: float) -> str | None:

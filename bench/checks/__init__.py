@@ -1,0 +1,1 @@
+"""How well the checks of `luthier check` find what they are for: faults planted in real data."""
