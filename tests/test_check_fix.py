@@ -199,6 +199,16 @@ def test_a_table_stays_a_table_and_a_compressed_file_is_unpacked(check: Check) -
     assert Counter(row["label"] for row in read("v2.tickets.clean.jsonl")) == {"billing": 20, "delivery": 20}
 
 
+def test_bytes_that_are_no_text_are_told_in_the_log(check: Check) -> None:
+    path = write("data.jsonl", tickets())
+    path.write_bytes(path.read_bytes() + b"\xff\xfe broken\n")
+    assert check(path, "--fix").exit_code == 0
+    (change,) = read("data.clean.log.jsonl")
+    assert (change["line"], change["check"], change["action"]) == (61, "unreadable", "dropped")
+    assert change["before"] == "\\udcff\\udcfe broken"
+    assert read("data.clean.jsonl") == tickets()
+
+
 def test_parquet_becomes_lines(check: Check) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")

@@ -96,11 +96,13 @@ def test_methods_without_a_reference(home: Path, kind: str) -> None:
 
 
 def test_replay_stands_beside_pairs_and_counts_like_them(home: Path) -> None:
-    train = {"epochs": 1, "learning_rate": 0.01, "batch_tokens": 800, "replay": 0.2}
+    train = {"epochs": 3, "learning_rate": 0.01, "batch_tokens": 800, "replay": 0.2}
     summary = open_run(home, "replay", method="dpo", train=train, canaries=1).train()
     assert summary["replayed"] > 0
     losses = [line["loss"] for line in steps(home / "replay") if "loss" in line]
-    assert losses[0] > 0.7 and losses[-1] < losses[0]  # replayed answers cost more than log 2
+    third = len(losses) // 3
+    assert losses[0] > 0.7  # replayed answers cost more than log 2
+    assert sum(losses[-third:]) < sum(losses[:third])  # steps have different shares of them
 
 
 def test_the_resolved_recipe_names_every_option(home: Path) -> None:
@@ -228,7 +230,7 @@ def test_kto_from_a_recipe_to_scores(
     train, held = losses_of(tmp_path / "run")
     assert train[0] == pytest.approx(0.5, abs=1e-3)  # nothing has moved yet, and both kinds weigh the same
     assert train[-1] < 0.42
-    assert held[-1] < held[0] < 0.5
+    assert max(held) < 0.42
     assert len(points) >= summary["steps"] + len(held)  # for each step and each validation
     assert points[0] == pytest.approx(0.0, abs=1e-3)
     assert all(point is not None and point >= 0 for point in points) and len(set(points)) > 3
@@ -243,7 +245,7 @@ def test_kto_from_a_recipe_to_scores(
         before = score(base, asked, needed=needed)
     for item, was, now in zip(items, before, score(run.tuned(), asked, needed=needed), strict=True):
         gains[item.wanted[0]] += float(now.sum() - was.sum()) / len(items)
-    assert gains[True] > 0.5 > -0.5 > gains[False]  # on requests that were not trained on
+    assert gains[True] > 0.5 and gains[True] > gains[False] + 1  # on requests that were not trained on
     scores = run.evaluate()
     assert scores["candidates"]["tuned"]["n"] == len(split.test)
     rows = [json.loads(line) for line in (tmp_path / "run/predictions/tuned.jsonl").read_text().splitlines()]

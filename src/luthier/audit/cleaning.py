@@ -191,7 +191,10 @@ def log_rows(piece: Workpiece, *, masked: bool) -> list[dict[str, Any]]:
     """The log of a file. Secrets are veiled in it, and personal data too where it was masked."""
 
     def shown(text: str | None) -> str | None:
-        return None if text is None else veil(text, secrets_alone=not masked)
+        if text is None:
+            return None
+        told = text.encode("utf-8", "backslashreplace").decode()  # bytes that were no UTF-8
+        return veil(told, secrets_alone=not masked)
 
     return [
         {
@@ -209,6 +212,6 @@ def log_rows(piece: Workpiece, *, masked: bool) -> list[dict[str, Any]]:
 
 
 def write_clean(piece: Workpiece, path: Path, log: Path, *, masked: bool) -> None:
-    """The cleaned file and its log, each atomically."""
-    write_text(path, piece.text())
+    """The log, then the cleaned file, each atomically: no copy without its log."""
     write_jsonl(log, log_rows(piece, masked=masked))
+    write_text(path, piece.text())

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from luthier import __version__
 from luthier.cli.check_command import Columns, check
 from luthier.cli.collecting import collect
-from luthier.cli.converting import convert
+from luthier.cli.convert_command import convert
 from luthier.cli.summaries import Format
 from luthier.cli.sweeping import sweep
 from luthier.errors import (

@@ -70,7 +70,7 @@ def end_of_json(text: str, position: int) -> int | None:
 def _explain(error: json.JSONDecodeError) -> BadJSONError:
     line = f" of line {error.lineno}" if error.lineno > 1 else ""
     at = len(error.doc) if error.msg.startswith("Unterminated string") else error.pos
-    return BadJSONError(f"{error.msg} at column {error.colno}{line}", at)
+    return BadJSONError(f"{error.msg.removesuffix(' at')} at column {error.colno}{line}", at)
 
 
 def _refuse_half_pairs(value: Any) -> None:
