@@ -48,6 +48,7 @@ FILES = {
     "data/test.jsonl": ["id", "messages", "file", "line"],
     "data/manifest.json": ["sources", "sides", "method", "near_duplicate_clusters"],
     "audit.json": ["findings", "summary", "examples", "failed"],
+    "audit.html": [],
     **{
         f"predictions/{name}.jsonl": [
             *("id", "prompt", "answer", "reference", "score", "reason", "detail", "confidence"),

@@ -200,7 +200,8 @@ def _labels(outcomes: Sequence[Outcome]) -> str:
         "The labels of the sets have mistakes of their own, which count as wrong findings here. Picking "
         "as many at random has the share of wrong labels as its precision. cleanlab comes as its defaults "
         "are: `find_label_issues` on the same out-of-fold probabilities, and `CleanLearning()` with its "
-        "own model on scikit-learn's default word weights.",
+        "own model on scikit-learn's default word weights. The margin was set with the figures of both "
+        "halves in view: no set here is held out from it.",
     ]
     rows = []
     for outcome in outcomes:
@@ -224,7 +225,7 @@ def _label_row(outcome: Outcome, count: Mapping[str, Any]) -> list[str]:
         f"{count['rate']:.0%} of {count['rows']}",
         count["noise"],
         share(right, flagged),
-        f"{right / flagged / chance:.1f}" if flagged else "does not judge",
+        f"{right / flagged / chance:.1f}" if flagged else "flags none",
         share(right, wrong),
         *(f"{a / max(1, b):.2f}, {a / max(1, c):.2f}" for a, b, c in others),
     ]

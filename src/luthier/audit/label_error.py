@@ -7,7 +7,7 @@ label than it carries, and the one the model predicts, the label is probably wro
 by their normalised margin: the probability of their label less that of the most probable other.
 
 We deviate in three ways. Near-duplicates and named groups stay in one fold, or the model would have seen
-the example. Margins under 0.3 are kept quiet: in clean data a model is that unsure, too. And a model that
+the example. Margins under 0.2 are kept quiet: in clean data a model is that unsure, too. And a model that
 hardly knows the labels apart is not asked, nor are labels that it has hardly seen: what it then calls wrong
 is as good as drawn by lot.
 """
@@ -28,14 +28,14 @@ from luthier.examples.example import Example
 LEAST_PER_LABEL = 10
 LEAST_EXAMPLES = 50
 MOST_LABELS = 50
-LEAST_SKILL = 0.3  # of the way from always saying the most frequent label to never being wrong
-LEAST_MARGIN = 0.3
+LEAST_SKILL = 0.1  # of the way from always saying the most frequent label to never being wrong
+LEAST_MARGIN = 0.2
 SURE = 0.5  # margin from which a finding is a warning
 MOST_AT_ONCE = 20_000
 
 
 def find_label_errors(material: Material) -> list[Finding]:
-    """One finding per example, the surest first; score is minus the normalised margin, 0.3 to 1.
+    """One finding per example, the surest first; score is minus the normalised margin, 0.2 to 1.
 
     Raises:
         NotApplicableError: the answers are no labels, too few, too many kinds, or the model cannot tell them.
