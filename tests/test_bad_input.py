@@ -421,3 +421,14 @@ def test_a_damaged_parquet_file_never_crashes(
         assert error.fix
     else:
         assert len(loaded.examples) == 120 or loaded.problems
+
+
+@pytest.mark.parametrize("broken", ["  ]\n", "  {\n]"])
+def test_a_stray_bracket_does_not_end_the_list(tmp_path: Path, broken: str) -> None:
+    rows = [json.dumps({"prompt": f"q{i}", "completion": f"a{i}"}, indent=2) for i in range(4)]
+    printed = "[\n" + ",\n".join("  " + row.replace("\n", "\n  ") for row in rows) + "\n]\n"
+    second = printed.index('  {\n    "prompt": "q1"')
+    path = written(tmp_path, "f.json", (printed[:second] + broken + printed[second + 4 :]).encode())
+    loaded = read_examples(path, strict=False)
+    assert [example.input for example in loaded.examples] == ["q0", "q2", "q3"]
+    assert loaded.problems

@@ -90,6 +90,11 @@ class _Window:
         """Whether an object follows the bracket where reading stands."""
         return self.text[self.at + 1 : self.at + 1 + _LONGEST_TOKEN].lstrip()[:1] == "{"
 
+    def indentation(self) -> int:
+        """Blanks before where reading stands, on its line; 0 where there is more than blanks."""
+        line = self.text[self.text.rfind("\n", 0, self.at) + 1 : self.at]
+        return len(line) if line.isspace() else 0
+
     def mark(self) -> str:
         """The next character that is not blank, where reading then stands; empty at the end."""
         while True:
@@ -126,13 +131,14 @@ def _items(text: _Window, name: str) -> Iterator[Row | Problem]:
         if mark in ",]":
             if mark == "," or after == ",":
                 yield Problem(where, f"expected an object before {mark!r}", "take out the comma too many")
+            own = text.indentation()
             text.forward(text.at + 1)
             if mark == "]" and depth:
                 depth -= 1
                 comma = text.mark() == ","
                 text.forward(text.at + comma)
             elif mark == "]":
-                mark, problem = _end(text, name)
+                mark, problem = _end(text, name, own)
                 yield from problem
                 if mark == "]":
                     return
@@ -160,15 +166,19 @@ def _items(text: _Window, name: str) -> Iterator[Row | Problem]:
     )
 
 
-def _end(text: _Window, name: str) -> tuple[str, list[Problem]]:
-    """What follows the list's own bracket: more objects are read all the same; `]` where there are none."""
+def _end(text: _Window, name: str, own: int) -> tuple[str, list[Problem]]:
+    """What follows a bracket that stands `own` from its line's begin: more objects are read all the same.
+
+    Returns:
+        The mark after which reading goes on, `]` where it does not; and what was wrong.
+    """
     mark, where = text.mark(), f"{name}:{text.line}"
     if not mark:
         return "]", []
-    goes_on = mark in ",[{"
-    what = "text after the end of the list" + ("" if goes_on else " was not read")
+    goes_on = mark in ",[{" or _skip(text, own)
+    what = "text after the end of the list" + (" was not read" if mark not in ",[{" else "")
     text.forward(text.at + (mark in ",["))
-    return mark if goes_on else "]", [Problem(where, what, "make it one list")]
+    return (mark if mark in ",[{" else ",") if goes_on else "]", [Problem(where, what, "make it one list")]
 
 
 def _objects(text: _Window, name: str) -> Iterator[Row | Problem]:
@@ -239,14 +249,14 @@ def _read_item(text: _Window, where: str) -> tuple[Row | Problem, bool | None]:
             return Problem(where, f"not valid JSON: {reason}; {_REST}", "repair the list here"), None
 
 
-def _skip(text: _Window) -> bool:
+def _skip(text: _Window, own: int | None = None) -> bool:
     """Go to the next line that begins as the one of the item where the window stands; False if none does.
 
-    Such a line has at most the item's indentation and then an object, after a comma or a bracket if need be.
+    Such a line has at most the item's indentation and then an object, after a comma or a bracket if need be;
+    or a bracket alone, which ends the list.
     """
-    line = text.text[text.text.rfind("\n", 0, text.at) + 1 : text.at]
-    own = len(line) if line.isspace() else 0
-    begins = re.compile(rf"\n[ \t]{{0,{own}}}(?:\}}[ \t\r]*)?,?[ \t]*(?=[{{\]])")
+    own = text.indentation() if own is None else own
+    begins = re.compile(rf"\n[ \t]{{0,{own}}}(?:\}}[ \t\r]*)?,?[ \t]*(?=\{{|\][ \t\r]*(?:\n|$))")
     while True:
         if match := begins.search(text.text, text.at):
             text.forward(match.end())
