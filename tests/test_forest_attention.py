@@ -185,7 +185,7 @@ def check(sequences: Forest, kind: Kind, dtype: torch.dtype = torch.float32, see
     for name, slope, want in zip(inputs, slopes, wanted, strict=True):
         assert slope.dtype == dtype, name
         error = float((slope.double() - want.double()).norm())
-        assert error <= tolerance * max(float(want.double().norm()), 0.1 * unit), name
+        assert error <= tolerance * max(float(want.double().norm()), 0.3 * unit), name
 
 
 def largest_difference(got: torch.Tensor, expected: torch.Tensor) -> float:
