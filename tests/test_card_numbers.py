@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from luthier.card import numbers
+from luthier.card.answers import read_confidence
 from luthier.card.markdown import code, escape, fence
 from luthier.card.numbers import Interval
 
@@ -166,3 +167,17 @@ def test_code_and_fence_cannot_be_broken_out_of(text: str) -> None:
 )
 def test_a_unit_that_the_table_names_is_not_said_again(value: float | None, unit: str, text: str) -> None:
     assert numbers.bare(value, unit) == text
+
+
+def test_the_confident_answers_are_those_of_the_candidate_that_was_counted() -> None:
+    """The verdict counts for the recommended candidate, so its own answers stand beside its threshold."""
+    rows = {
+        "scratch": [{"confidence": 0.9, "score": 0.0}, {"confidence": 0.2, "score": 1.0}],
+        "tuned": [{"confidence": 0.5, "score": 1.0}],
+    }
+    counted = {"candidate": "scratch", "n": 1, "of": 1, "share": 1.0, "threshold": 0.9}
+    shown = read_confidence(rows.__getitem__, ["scratch", "tuned"], "scratch", counted)
+    assert shown is not None and shown.candidate == "scratch"
+    assert shown.points == [(0.9, False), (0.2, True)] and len(shown.examples) == 1
+    without = read_confidence(rows.__getitem__, ["scratch", "tuned"], "scratch", {})
+    assert without is not None and without.candidate == "tuned"

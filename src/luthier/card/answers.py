@@ -57,12 +57,13 @@ def classify(base: float | None, tuned: float | None) -> str:
 def read_confidence(
     read: Reader, names: Sequence[str], recommended: str | None, verdict: Mapping[str, Any]
 ) -> Confidence | None:
-    """Confident and wrong answers of `tuned` (else of the recommended candidate).
+    """Confident and wrong answers of the candidate that the verdict counted, else of `tuned` or another.
 
     The count, share and threshold are the verdict's; the answers listed are the lowest-scored ones
     at or above its threshold. None when there is neither a count nor any confidence.
     """
-    name = "tuned" if "tuned" in names else recommended if recommended in names else next(iter(names), None)
+    told = (verdict.get("candidate"), "tuned", recommended, *names)
+    name = next((name for name in told if name in names), None)
     if name is None:
         return None
     rows = [row for row in read(name) if finite(row.get("confidence")) is not None]
