@@ -112,7 +112,7 @@ def _check_file(
     from luthier.record import explain_os_errors, write_json
 
     folder = folder_for(source, out)
-    next(iter(stream_examples(source, columns=columns)), None)  # a wrong path is told before anything loads
+    stream_examples(source, columns=columns)  # a wrong path is told before anything loads
     with Screen().task(f"checking {source.name}", None) as advance:
         advance(0, f"reading the tokenizer of {model}")
         chat, notes = _chat_of(model)

@@ -5,24 +5,20 @@ What comes of a request is in `drafting.py`; a person accepts drafts in `accepta
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import filelock
-
 from luthier.collect.asking import Teacher
 from luthier.collect.drafting import Work, answer_prompts, think_of_more
 from luthier.collect.example_row import Row, make_row, refuse_to_overwrite, writing
 from luthier.collect.tally import NotTakenError, Tally
-from luthier.errors import RecipeError, RecordError
+from luthier.errors import RecipeError
 from luthier.examples.read import read_examples
 from luthier.examples.wording import request_text
 from luthier.progress import Show, Silent
-from luthier.ranking.journal import append_line, lock_of, read_lines
+from luthier.ranking.journal import append_line, held, read_lines
 from luthier.recipe.grader_options import Endpoint
 from luthier.record import explain_os_errors, sha256_of
 
@@ -88,7 +84,8 @@ def collect_drafts(
     loaded = read_examples(examples).examples
     teacher = Teacher.of(loaded, options.shots, options.seed, options.system)
     known = [request_text(example) for example in loaded]
-    with explain_os_errors(out), _alone(journal):
+    told, fix = "another luthier is drafting here", "wait for it, or choose another --out"
+    with explain_os_errors(out), held(journal, "drafting", told=told, fix=fix):
         if force:
             journal.unlink(missing_ok=True)
         lines = _begin(journal, examples, options)
@@ -101,23 +98,6 @@ def collect_drafts(
         finally:
             drafted = _conclude(work, out, options)
     return drafted
-
-
-@contextlib.contextmanager
-def _alone(journal: Path) -> Iterator[None]:
-    """Hold the journal for one process."""
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(lock_of(journal, "drafting"))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise RecordError(
-            "another luthier is drafting here", where=str(journal), fix="wait for it, or choose another --out"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _begin(journal: Path, examples: Path, options: DraftOptions) -> dict[str, dict[str, Any]]:

@@ -68,19 +68,17 @@ class Packing:
     decoder: Callable[[], _Decoder]
 
 
-def _zstd() -> Any:
+def zstd() -> Any:
     """The standard library's zstd, or its backport."""
     if sys.version_info >= (3, 14):  # pragma: no cover
-        from compression import zstd
-
-        return zstd
-    from backports import zstd
-
-    return zstd
+        from compression import zstd as module
+    else:
+        from backports import zstd as module
+    return module
 
 
 def _zstd_decoder() -> _Decoder:
-    decoder: _Decoder = _zstd().ZstdDecompressor()
+    decoder: _Decoder = zstd().ZstdDecompressor()
     return decoder
 
 
@@ -128,7 +126,7 @@ class Unpacked(io.RawIOBase):
         """Fill the buffer, or part of it; 0 at the end."""
         try:
             data = self._next(len(buffer))
-        except (zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, _zstd().ZstdError) as error:
+        except (zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, zstd().ZstdError) as error:
             raise self._broken(error) from None
         self._given += len(data)
         self._refuse_bomb()

@@ -10,13 +10,13 @@ import io
 import json
 import lzma
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from luthier.errors import DataError, RecipeError
+from luthier.examples.compression import zstd
 
 Row = Mapping[str, Any]
 Put = Callable[[Row], None]
@@ -133,20 +133,10 @@ def _packed(raw: IO[bytes], packing: str) -> Iterator[Any]:
         ".gz": lambda: gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0),
         ".xz": lambda: lzma.open(raw, "wb"),  # noqa: SIM115 the caller is the context
         ".bz2": lambda: bz2.BZ2File(raw, "wb"),
-        ".zst": lambda: _zstd().ZstdFile(raw, "wb"),
+        ".zst": lambda: zstd().ZstdFile(raw, "wb"),
     }
     with opened[packing]() as file:
         yield file
-
-
-def _zstd() -> Any:
-    if sys.version_info >= (3, 14):  # pragma: no cover
-        from compression import zstd
-
-        return zstd
-    from backports import zstd
-
-    return zstd
 
 
 @contextlib.contextmanager

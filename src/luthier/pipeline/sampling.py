@@ -6,23 +6,19 @@ people's words become training data.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import filelock
-
-from luthier.errors import DataError, RecipeError, RecordError
+from luthier.errors import DataError, RecipeError
 from luthier.examples import Example, Message, Split
 from luthier.examples.wording import request_text
 from luthier.pipeline.writers import Writer, write_answers
 from luthier.progress import Show
-from luthier.ranking.journal import lock_of
+from luthier.ranking.journal import held
 from luthier.ranking.kept import Kept, Settings, Wanted, keep_question, keep_settings, read_kept, settle
 from luthier.ranking.questions import Question, askable, request_id
-from luthier.record import explain_os_errors
 
 
 @dataclass(frozen=True)
@@ -106,7 +102,8 @@ def offer_answers(
         writer = open_writer()
         _refuse_another(kept, writer, path)
         if missing:
-            with _sampling(path):
+            told = "another luthier is sampling these answers"
+            with held(path, "sampling", told=told, fix="wait for it"):
                 kept = _sample_missing(path, chosen, eligible, writer, settings, show)
     known = [kept.questions[key] for key in (*chosen, *kept.questions) if key in eligible]
     asked = [kept.questions[key] for key in chosen]
@@ -181,21 +178,3 @@ def given_offer(prompts: Sequence[Question], wanted: Wanted) -> Offer:
         raise DataError("no prompt has two different answers", where=prompts[0].where)
     alike = sum(len(prompt.answers) < 2 for prompt in prompts)
     return Offer(questions, asked, wanted.seed or 0, alike)
-
-
-@contextlib.contextmanager
-def _sampling(path: Path) -> Iterator[None]:
-    """Hold the file of answers for one process that samples."""
-    with explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(lock_of(path, "sampling"))
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise RecordError(
-                "another luthier is sampling these answers", where=str(path), fix="wait for it"
-            ) from None
-    try:
-        yield
-    finally:
-        lock.release()

@@ -6,9 +6,10 @@ next line takes its place.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,26 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
                 "another process holds the file", where=str(path), fix="end it, then go on"
             ) from None
         fsync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def held(path: Path, purpose: str, *, told: str, fix: str) -> Iterator[None]:
+    """Hold a file for one process and purpose, without waiting.
+
+    Raises:
+        RecordError: another process holds it, which is `told`; or it cannot be locked.
+    """
+    with explain_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(lock_of(path, purpose))
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise RecordError(told, where=str(path), fix=fix) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def lock_of(path: Path, purpose: str = "lock") -> Path:
