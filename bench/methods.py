@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.harness import BenchError, Worker
 from bench.machine import describe_machine
+from bench.methods_apart import APART, Apart, apart_page, measure_apart, read_apart
 from bench.report import bounded, table
 from bench.results import append_outcome, read_named
 from luthier.recipe import digest
@@ -81,9 +82,11 @@ class Outcome:
 def main(arguments: list[str]) -> int:
     """Measure what is not in the file yet; the table is written after each; 1 when a method could not run."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench methods", description="Every method that writes, from one starting model."
+        prog="python -m bench methods", description="Every method: what it cost and brought."
     )
-    parser.add_argument("--method", action="append", choices=list(METHODS), help="only these; default all")
+    parser.add_argument(
+        "--method", action="append", choices=[*METHODS, *APART], help="only these; default all"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/methods"), help="folder of the runs")
     parser.add_argument("--results", type=Path, default=Path("docs/methods.jsonl"))
@@ -92,25 +95,34 @@ def main(arguments: list[str]) -> int:
     settings = digest([START, TRAIN, ANSWERS, {k: dict(v) for k, v in METHODS.items()}])[:16]
     outcomes = read_outcomes(given.results, settings)
     failed: dict[str, str] = {}
-    for name in given.method or METHODS:
-        if name in outcomes:
+    job = {"work": str(given.work.resolve()), "answers": ANSWERS, "start": START}
+    apart = read_apart(given.results, job)
+    for name in given.method or [*METHODS, *APART]:
+        if name in outcomes or name in apart:
             continue
-        job = {"name": name, "work": str(given.work.resolve()), "answers": ANSWERS, "start": START}
-        job |= {"changes": {"train": TRAIN} | METHODS[name]}
+        found: Outcome | Apart
         try:
-            with Worker("method", job, threads=given.threads) as worker:
-                found = worker.answer()
+            if name in APART:
+                found = apart[name] = measure_apart(name, job, threads=given.threads, results=given.results)
+            else:
+                found = outcomes[name] = _measure(name, job, settings, given.threads)
+                append_outcome(given.results, found)
         except BenchError as error:
             failed[name] = str(error).splitlines()[-1]
             print(f"{name}: {failed[name]}", file=sys.stderr, flush=True)
             continue
-        found.pop("event")
-        outcomes[name] = Outcome(name, settings, **found)
-        append_outcome(given.results, outcomes[name])
-        print(f"{name}: {found['gain']:+.3f} in {found['seconds']:.0f} s", file=sys.stderr, flush=True)
-        given.out.write_text(write_page(outcomes, failed), encoding="utf-8")
-    given.out.write_text(write_page(outcomes, failed), encoding="utf-8")
+        print(f"{name}: {found.gain:+.3f} in {found.seconds:.0f} s", file=sys.stderr, flush=True)
+        given.out.write_text(write_page(outcomes, apart, failed), encoding="utf-8")
+    given.out.write_text(write_page(outcomes, apart, failed), encoding="utf-8")
     return 1 if failed else 0
+
+
+def _measure(name: str, job: Mapping[str, Any], settings: str, threads: int) -> Outcome:
+    asked = {**job, "name": name, "changes": {"train": TRAIN, **METHODS[name]}}
+    with Worker("method", asked, threads=threads) as worker:
+        found = worker.answer()
+    found.pop("event")
+    return Outcome(name, settings, **found)
 
 
 def read_outcomes(path: Path, settings: str) -> dict[str, Outcome]:
@@ -118,7 +130,7 @@ def read_outcomes(path: Path, settings: str) -> dict[str, Outcome]:
     return read_named(path, settings, Outcome, key="method", order=METHODS)
 
 
-def write_page(outcomes: Mapping[str, Outcome], failed: Mapping[str, str]) -> str:
+def write_page(outcomes: Mapping[str, Outcome], apart: Mapping[str, Apart], failed: Mapping[str, str]) -> str:
     """The whole document."""
     facts = describe_machine()
     versions = ", ".join(f"{name} {facts[name]}" for name in ("luthier", "torch", "transformers", "peft"))
@@ -127,8 +139,8 @@ def write_page(outcomes: Mapping[str, Outcome], failed: Mapping[str, str]) -> st
         "# Methods, measured",
         "```\npython -m bench methods\n```",
         "The task is the house tone of `recipes/tone.yaml`: replies that keep seven rules, which a Python "
-        "file checks. All methods start from the same model, SmolLM2-135M-Instruct after two epochs of "
-        f"imitation, and are asked the same held-out requests. For preferences that model wrote {ANSWERS} "
+        "file checks. These methods start from the same model, SmolLM2-135M-Instruct after two epochs "
+        f"of imitation, and are asked the same held-out requests. For preferences that model wrote {ANSWERS} "
         "answers to each training request, and the rules ranked them in the place of people; online methods "
         "get the rules, or the reward model, as their reward. Low-rank updates, `learning_rate: auto`, one "
         f"seed, {versions}.",
@@ -138,6 +150,7 @@ def write_page(outcomes: Mapping[str, Outcome], failed: Mapping[str, str]) -> st
         "own text. Forgetting: expected accuracy on public items, before minus after. All with 95% "
         "intervals; positive drift and forgetting are worse. Seconds and memory: of training alone.",
     ]
+    parts += apart_page(apart)
     parts += [f"- {name}: not measured: {why}" for name, why in failed.items()]
     return "\n\n".join(parts) + "\n"
 

@@ -1,0 +1,116 @@
+"""One method on a task of its own: trained and scored by the pipeline itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.checks.labels import LABEL_SETS, read_labelled
+from bench.checks.texts import TextSet, read_texts
+from bench.methods_apart import ADAPTER, BASE
+from bench.protocol import Line
+from bench.workers.adapter_kind import change
+from bench.workers.method import RULES, SYSTEM, prepare_start
+from luthier.pipeline import Run
+from luthier.recipe import Recipe, parse_recipe
+from luthier.record import write_jsonl
+
+LAW = TextSet("law suits", "held-out", "MultiLexSum/test.jsonl", ("summary",))
+SUBJECTS = "medical exams, subject"
+TEXTS, LABELLED = 300, 400
+SUBJECT_SYSTEM = "Name the subject of the exam question in one word."
+
+
+def main() -> None:
+    """One job in, one answer out."""
+    line = Line()
+    job = line.receive()
+    torch.set_num_threads(job["threads"])
+    work = Path(job["work"])
+    run = Run(recipe_of(work, job), work / job["name"].replace(", ", "-").replace(" ", "-"))
+    line.send(event="measured", **measure(run))
+
+
+def recipe_of(work: Path, job: Mapping[str, Any]) -> Recipe:
+    """The run's recipe; what it learns from is written where it is not there yet."""
+    asked = dict(job["asked"])
+    source = asked.pop("data")
+    raw: dict[str, Any] = {"model": BASE, "adapter": ADAPTER, "probes": ["own_text"]}
+    if source in ("law", "labels"):
+        raw["data"] = str(_texts(work) if source == "law" else _labelled(work))
+        raw |= {"system": SUBJECT_SYSTEM, "probes": []} if source == "labels" else {}
+        return parse_recipe(raw | asked, base=work, name="methods")
+    start = prepare_start(work, job["start"], job["answers"])
+    raw["system"] = SYSTEM
+    if source == "ranked":
+        raw |= {"model": str(start), "data": "ranked.jsonl", "probes": []}
+        return parse_recipe(raw | asked, base=work, name="methods")
+    raw |= {"data": {"train": "start/data/train.jsonl", "test": "start/data/test.jsonl"}, "grader": RULES}
+    raw |= {"candidates": ["prompt", "tuned"], "max_new_tokens": 80, "split": {"validation": 0.15}}
+    if isinstance(asked["method"], Mapping):
+        asked["method"] = {**asked["method"], "teacher": str(start)}
+    return parse_recipe(raw | asked, base=work, name="methods")
+
+
+def measure(run: Run) -> dict[str, Any]:
+    """What `Apart` holds of a run."""
+    scores = run.evaluate()
+    drift = run.probe().get("own_text") if run.recipe.probes else None
+    summary = run.train()
+    candidates = scores["candidates"]
+    best = max((name for name in candidates if name != "tuned"), key=lambda name: candidates[name]["score"])
+    pair = next(row for row in scores["paired"] if {row["a"], row["b"]} == {"tuned", best})
+    sign = 1 if pair["a"] == "tuned" else -1
+    low, high = sorted((sign * pair["low"], sign * pair["high"]))
+    return {
+        "base": candidates["prompt"]["score"],
+        "score": candidates["tuned"]["score"],
+        "best": best,
+        "best_score": candidates[best]["score"],
+        "gain": sign * pair["difference"],
+        "gain_bounds": (low, high),
+        "perplexity": [_perplexity(run, name) for name in ("prompt", "tuned")]
+        if run.recipe.reads_texts
+        else None,
+        **(change("drift", drift, 1) if drift else {"drift": None, "drift_bounds": (None, None)}),
+        "steps": summary["steps"],
+        "tokens": summary["tokens"],
+        "seconds": summary["seconds"],
+        "memory": summary["peak_memory_bytes"],
+        "rate": summary["learning_rate"],
+        "n": candidates["tuned"]["n"],
+    }
+
+
+def _perplexity(run: Run, name: str) -> float:
+    rows = [row["detail"] for row in run.record.read_jsonl(f"predictions/{name}.jsonl")]
+    return math.exp(-sum(row["logprob"] for row in rows) / sum(row["tokens"] for row in rows))
+
+
+def _texts(work: Path) -> Path:
+    """Public summaries of law suits, a text a row."""
+    path = work / "law.jsonl"
+    if not path.is_file():
+        work.mkdir(parents=True, exist_ok=True)
+        write_jsonl(path, [{"text": text} for text in read_texts(LAW, TEXTS, longest=3000)])
+    return path
+
+
+def _labelled(work: Path) -> Path:
+    """Public exam questions with the subject they are from."""
+    path = work / "subjects.jsonl"
+    if not path.is_file():
+        work.mkdir(parents=True, exist_ok=True)
+        subjects = next(own for own in LABEL_SETS if own.name == SUBJECTS)
+        write_jsonl(
+            path, [{"text": text, "label": label} for text, label in read_labelled(subjects, LABELLED)]
+        )
+    return path
+
+
+if __name__ == "__main__":
+    main()
