@@ -289,3 +289,11 @@ def test_bad_rows_say_what_is_wrong(row: dict[str, Any], expected: str) -> None:
         convert(row)
     assert expected in caught.value.message
     assert caught.value.fix
+
+
+@pytest.mark.parametrize("beside", [{"labels": ["a", "b"]}, {"role": "prompter", "parent_id": None}])
+def test_a_text_with_labels_or_a_speaker_is_not_plain(beside: dict[str, Any]) -> None:
+    rows = [{"text": "Where is it?"} | beside] * 3
+    with pytest.raises(DataError, match=f"not recognised: text, {next(iter(beside))}"):
+        recognise_format(rows, where="f")
+    assert recognise_format([{"text": "It is here.", "url": "u"}], where="f").name == "text"

@@ -82,6 +82,11 @@ def _from_text(row: Values) -> list[Message]:
     return [Message("assistant", read_text(row["text"], "text"))]
 
 
+def _is_plain(row: Values) -> bool:
+    """Not one message of a conversation, nor a text whose labels would be dropped in silence."""
+    return not row.keys() & {"role", "labels"}
+
+
 _TOOLS = ("tools", "functions")
 _BESIDE_QUESTIONS = (*PASSAGES, "options", "choices")
 _CHOICE = ("chosen", "rejected")
@@ -161,5 +166,5 @@ FORMATS = (
             ("text", "label"),
         )
     ),
-    Format("text", ("text",), (), _from_text, asks=False),
+    Format("text", ("text",), (), _from_text, when=_is_plain, asks=False),
 )
