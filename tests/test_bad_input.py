@@ -209,7 +209,8 @@ EMPTY: list[tuple[str, bytes, str]] = [
     ("paper.txt", b"%PDF-1.7", "a PDF"),
     ("data.arrow", b"ARROW1\0\0", "Arrow"),
     ("named.parquet", b"prompt,completion", "is no Parquet file"),
-    ("wrapped.json", b'{\n"data": [\n' + A + b"\n]}", "holds one object, expected a list"),
+    ("wrapped.json", b'{\n"train": [\n' + A + b'\n],\n"test": [' + A + b"]}", "several lists of objects"),
+    ("wrapped_nothing.json", b'{"data": []}', "the list under 'data' is empty"),
     ("zeros.jsonl", b"\0" * 100, "not valid JSON"),
 ]
 
@@ -223,11 +224,11 @@ def test_a_file_of_nothing_says_so(tmp_path: Path, name: str, data: bytes, expec
     assert caught.value.fix
 
 
-def test_the_list_to_take_out_of_an_object_is_named(tmp_path: Path) -> None:
-    path = written(tmp_path, "a.json", b'{\n"version": 1, "rows": [\n' + A + b"\n]}")
-    with pytest.raises(DataError) as caught:
+def test_lists_that_stand_beside_each_other_are_named(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.json", b'{"train": [' + A + b'], "test": [' + A + b"]}")
+    with pytest.raises(DataError, match="'train', 'test'") as caught:
         read_examples(path)
-    assert "'rows'" in (caught.value.fix or "")
+    assert "file of its own" in (caught.value.fix or "")
 
 
 def test_a_pretty_printed_example_alone_is_an_example(tmp_path: Path) -> None:

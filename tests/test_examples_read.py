@@ -169,7 +169,7 @@ BAD_FILES: list[tuple[str, bytes | Callable[[Path], None] | None, str]] = [
     ("nothing.csv", b"\n\n", "has no header"),
     ("twice.csv", b"text,text\na,b\n", "column 'text' appears twice"),
     ("header_quote.csv", b'"text,label\na,b\n', "header cannot be read"),
-    ("object.json", b'{"data":\n []}', "holds one object, expected a list"),
+    ("object.json", b'{"data":\n []}', "the list under 'data' is empty"),
     ("text.json", b'"hello"', "is text, expected a JSON object"),
     ("cut.json", b'[{"text": "a", "label": "b"}, {"te', "the rest of the list was not read"),
     ("joined.json", b'[{"text": "a", "label": "b"}][{}]', "text after the end of the list"),

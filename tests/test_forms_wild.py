@@ -42,6 +42,13 @@ WILD: list[tuple[str, dict[str, Any]]] = [
     ("prompt/response", {"prompt": "Where?", "response": "Here."}),
     ("prompt/answer", {"prompt": "Where?", "answer": "Here."}),
     ("problem/solution", {"problem": "Where?", "solution": "Here."}),
+    ("sentence/label", {"sentence": "Where?", "label": "Here."}),
+    ("article/highlights", {"article": "Where?", "highlights": "Here."}),
+    ("article/summary", {"article": "Where?", "summary": "Here."}),
+    ("dialogue/summary", {"dialogue": "Where?", "summary": "Here."}),
+    ("text/summary", {"text": "Where?", "summary": "Here."}),
+    ("document/summary", {"document": "Where?", "summary": "Here."}),
+    ("source/target", {"source": "Where?", "target": "Here."}),
     ("input_text/output_text", {"input_text": "Where?", "output_text": "Here."}),
 ]
 

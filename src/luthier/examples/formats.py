@@ -53,6 +53,13 @@ __all__ = [
 ]
 
 
+_USUAL = (
+    "messages; prompt + completion; instruction + output; question + answer; text + label; "
+    "prompt + chosen + rejected; text"
+)
+_NAME_WORDS = 3  # a column's name has no more
+
+
 def recognise_format(rows: Sequence[Values], *, where: str) -> Format:
     """The form that most of the first rows have; the earlier one in `FORMATS` when two fit as well.
 
@@ -67,11 +74,12 @@ def recognise_format(rows: Sequence[Values], *, where: str) -> Format:
         counts = [form.count(lowered) for form in forms]
         if best := max(counts):
             return forms[counts.index(best)]
-    found = ", ".join(dict.fromkeys(column for row in rows for column in row)) or "none"
-    accepted = "; ".join(f"{' + '.join(form.needs)}" for form in FORMATS if form not in OWN_FORMATS)
-    raise DataError(
-        f"columns not recognised: {found}", where=where, fix=f"name the columns like one of: {accepted}"
-    )
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    found = ", ".join(columns) or "none"
+    fix = f"name the columns like one of: {_USUAL}"
+    if any(len(column.split()) > _NAME_WORDS for column in columns):
+        fix = "the first line seems to be data: write a line of names above it, such as prompt,completion"
+    raise DataError(f"columns not recognised: {found}", where=where, fix=fix)
 
 
 def _chat(column: str) -> Callable[[Values], list[Message]]:
@@ -164,6 +172,13 @@ FORMATS = (
             ("input", "output"),
             ("input_text", "output_text"),
             ("text", "label"),
+            ("sentence", "label"),
+            ("document", "summary"),
+            ("article", "summary"),
+            ("article", "highlights"),
+            ("dialogue", "summary"),
+            ("text", "summary"),
+            ("source", "target"),
         )
     ),
     Format("text", ("text",), (), _from_text, when=_is_plain, asks=False),

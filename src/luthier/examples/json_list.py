@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from io import BufferedIOBase
 from typing import Any
 
+from luthier.examples.json_wrapped import unwrapped
 from luthier.examples.row import BOM, LINE_LIMIT_BYTES, Problem, Row, StreamError
 from luthier.examples.strict_json import BadJSONError, end_of_json, parse_json_at
 
@@ -32,7 +33,10 @@ def read_list(file: BufferedIOBase, name: str) -> Iterator[Row | Problem]:
 
 
 def read_spread(file: BufferedIOBase, name: str) -> Iterator[Row | Problem]:
-    """Rows of objects that follow one another without commas, over as many lines as they like."""
+    """Rows of objects that follow one another without commas, over as many lines as they like.
+
+    A single object may hold the rows, see `json_wrapped`.
+    """
     text = _Window(file)
     try:
         yield from _objects(text, name)
@@ -182,36 +186,16 @@ def _end(text: _Window, name: str, own: int) -> tuple[str, list[Problem]]:
 
 
 def _objects(text: _Window, name: str) -> Iterator[Row | Problem]:
-    count = 0
-    only: Row | Problem | None = None
-    while text.mark():
+    text.mark()
+    read, resumed = _read_item(text, f"{name}:{text.line}")
+    source = text.text[: text.at]  # a first object is whole in the window
+    if isinstance(read, Row) and not text.mark():
+        yield from unwrapped(read, source[source.find("{") :], name)
+        return
+    yield read
+    while resumed is not None and text.mark():
         read, resumed = _read_item(text, f"{name}:{text.line}")
-        count += 1
-        if count > 1:
-            if only is not None:
-                yield only
-            only = None
-            yield read
-        else:
-            only = read
-        if resumed is None:
-            break
-    if isinstance(only, Row) and (key := _key_of_list(only.values)) is not None:
-        fix = f"write the list under {key!r} alone: [{{…}}, {{…}}]"
-        only = Problem(f"{name}:{only.line}", "holds one object, expected a list of objects", fix)
-    if only is not None:
-        yield only
-
-
-def _key_of_list(values: Mapping[str, Any]) -> str | None:
-    """Under which key an object has a list of rows, where that is all there is to it."""
-    rows = [key for key, value in values.items() if isinstance(value, list) and _are_objects(value)]
-    own = {"messages", "conversations", "prompt", "chosen", "tools"} & {key.lower() for key in values}
-    return rows[0] if len(rows) == 1 and not own else None
-
-
-def _are_objects(values: list[Any]) -> bool:
-    return all(isinstance(value, dict) for value in values)
+        yield read
 
 
 def _read_item(text: _Window, where: str) -> tuple[Row | Problem, bool | None]:

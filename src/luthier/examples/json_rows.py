@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from io import BufferedReader
 
@@ -12,17 +13,18 @@ from luthier.examples.strict_json import BadJSONError, end_of_json, parse_json, 
 LINES_SEEN_BYTES = 2**16  # how much of an object on several lines is enough to tell that it is one
 _BLANK = b" \t\r\n"
 _BRACE = ord("{")
+_HOLDS = re.compile(rb'":\s*[\[{]')  # a value that could be rows, or a column
 
 
 def read_json(file: BufferedReader, name: str) -> Iterator[Row | Problem]:
     """The objects of a file, each with the line on which it starts.
 
-    They stand one on a line, in one list, or one after the other over several lines.
+    They stand one on a line, in one list, one after the other over several lines, or in a single object.
     """
     start = file.peek(1).removeprefix(BOM).lstrip(_BLANK)
     if start[:1] == b"[" and not _begins_with_line(start):
         return read_list(file, name)
-    if start[:1] == b"{" and _is_spread(start):
+    if start[:1] == b"{" and (_is_alone(start) or _is_spread(start)):
         return read_spread(file, name)
     return read_lines(file, name)
 
@@ -34,6 +36,12 @@ def _begins_with_line(start: bytes) -> bool:
         return False
     text = first[1:].strip(_BLANK).decode("utf-8", "surrogateescape")
     return end_of_json(text, 0) != len(text)  # else only the comma after the list's first object is missing
+
+
+def _is_alone(start: bytes) -> bool:
+    """Whether a file that begins with an object may be that object alone, holding the rows."""
+    first, _, rest = start.partition(b"\n")
+    return not rest.strip(_BLANK) and bool(_HOLDS.search(first))
 
 
 def _is_spread(start: bytes) -> bool:
