@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset  # type: ignore[import-untyped]
-from peft import PeftModel
 from trl import DPOConfig, DPOTrainer  # type: ignore[attr-defined]
 
 from bench.peers import TrlSettings
 from bench.plan import BETA, Plan
-from bench.protocol import Line, Steps
-from bench.workers.trl_side import Records, Turns, common_settings, in_order, optimizer_of
-from luthier.models import load_model
+from bench.workers.trl_side import Records, Turns, common_settings, in_order, open_side, optimizer_of
 
 
 class Recording(Records, DPOTrainer):
@@ -41,36 +36,27 @@ class Recording(Records, DPOTrainer):
 
 def main() -> None:
     """Train the plan's one epoch."""
-    line = Line()
-    job = line.receive()
-    torch.set_num_threads(job["threads"])
-    folder = Path(job["folder"])
-    plan = Plan.load(folder / "plan.json")
-    settings = TrlSettings(**job["settings"])
-    loaded = load_model(job["model"], device="cpu")
-    model = PeftModel.from_pretrained(loaded.model, plan.adapter, is_trainable=True)
-    turns = Turns(Steps(line), mean=True)
+    side = open_side()
+    plan, settings = side.plan, side.settings
+    turns = Turns(side.steps, mean=True)
     batch = len(plan.batches[0])
     config = DPOConfig(
-        **common_settings(plan, folder / "trl", settings, accumulation=batch // settings.micro_batch),
+        **common_settings(plan, side.folder / "trl", settings, accumulation=batch // settings.micro_batch),
         max_length=None,
         beta=BETA,
         loss_type=["sigmoid"],
         precompute_ref_log_probs=True,
     )
-    Recording.probing = job.get("probe", False)
+    Recording.probing = side.job.get("probe", False)
     trainer = Recording(
-        model=model,
+        model=side.model,
         args=config,
         train_dataset=_dataset(plan, settings),
-        processing_class=loaded.tokenizer,
-        optimizers=optimizer_of(model, plan.rates),
+        processing_class=side.loaded.tokenizer,
+        optimizers=optimizer_of(side.model, plan.rates),
         callbacks=[turns],
     )
-    trainer.forget()
-    turns.trainer = trainer
-    turns.steps.begin(reference_seconds=trainer.reference_seconds)
-    trainer.train()
+    side.train(trainer, turns, reference_seconds=trainer.reference_seconds)
 
 
 def _dataset(plan: Plan, settings: TrlSettings) -> Dataset:

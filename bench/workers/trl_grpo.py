@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,12 +10,9 @@ from datasets import Dataset  # type: ignore[import-untyped]
 from peft import PeftModel
 from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
-from bench.peers import TrlSettings
-from bench.plan import KL, Plan, Row
-from bench.protocol import Line, Steps
+from bench.plan import KL, Row
 from bench.w4_rollouts import advantages
-from bench.workers.trl_side import Records, Turns, common_settings, in_order, optimizer_of
-from luthier.models import load_model
+from bench.workers.trl_side import Records, Turns, common_settings, in_order, open_side, optimizer_of
 
 
 class Recording(Records, GRPOTrainer):
@@ -36,19 +32,13 @@ class Recording(Records, GRPOTrainer):
 
 def main() -> None:
     """Train the plan's one epoch."""
-    line = Line()
-    job = line.receive()
-    torch.set_num_threads(job["threads"])
-    folder = Path(job["folder"])
-    plan = Plan.load(folder / "plan.json")
-    settings = TrlSettings(**job["settings"])
-    loaded = load_model(job["model"], device="cpu")
-    model = PeftModel.from_pretrained(loaded.model, plan.adapter, is_trainable=True)
+    side = open_side()
+    plan, settings = side.plan, side.settings
     groups = in_order(plan, settings)
-    turns = Turns(Steps(line), mean=False)
+    turns = Turns(side.steps, mean=False)
     answers = len(groups[0])
     config = GRPOConfig(
-        **common_settings(plan, folder / "trl", settings, accumulation=answers // settings.micro_batch),
+        **common_settings(plan, side.folder / "trl", settings, accumulation=answers // settings.micro_batch),
         num_generations=answers,
         beta=KL,
         loss_type="dapo",
@@ -57,21 +47,18 @@ def main() -> None:
         remove_unused_columns=False,
     )
     trainer = Recording(
-        model=model,
+        model=side.model,
         args=config,
         reward_funcs=_unused,
         train_dataset=Dataset.from_dict({"prompt": [""] * len(groups), "group": list(range(len(groups)))}),
-        processing_class=loaded.tokenizer,
-        optimizers=optimizer_of(model, plan.rates),
+        processing_class=side.loaded.tokenizer,
+        optimizers=optimizer_of(side.model, plan.rates),
         callbacks=[turns],
     )
     began = time.perf_counter()
-    known = not job.get("probe", False)  # in a probe any values will do: they change no time
-    trainer.frozen = [_freeze(trainer, model, group, settings.micro_batch, known) for group in groups]
-    trainer.forget()
-    turns.trainer = trainer
-    turns.steps.begin(reference_seconds=time.perf_counter() - began)
-    trainer.train()
+    known = not side.job.get("probe", False)  # in a probe any values will do: they change no time
+    trainer.frozen = [_freeze(trainer, side.model, group, settings.micro_batch, known) for group in groups]
+    side.train(trainer, turns, reference_seconds=time.perf_counter() - began)
 
 
 def _unused(**given: Any) -> list[float | None]:

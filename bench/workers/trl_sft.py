@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from datasets import Dataset  # type: ignore[import-untyped]
-from peft import PeftModel
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from bench.peers import TrlSettings
 from bench.plan import Plan, Row, tokens_of
-from bench.protocol import Line, Steps
-from bench.workers.trl_side import Records, Turns, common_settings, in_order, optimizer_of
-from luthier.models import load_model
+from bench.workers.trl_side import Records, Turns, common_settings, in_order, open_side, optimizer_of
 
 
 class Recording(Records, SFTTrainer):
@@ -23,27 +19,18 @@ class Recording(Records, SFTTrainer):
 
 def main() -> None:
     """Train the plan's one epoch."""
-    line = Line()
-    job = line.receive()
-    torch.set_num_threads(job["threads"])
-    folder = Path(job["folder"])
-    plan = Plan.load(folder / "plan.json")
-    settings = TrlSettings(**job["settings"])
-    loaded = load_model(job["model"], device="cpu")
-    model = PeftModel.from_pretrained(loaded.model, plan.adapter, is_trainable=True)
-    turns = Turns(Steps(line), mean=False)
+    side = open_side()
+    plan, settings = side.plan, side.settings
+    turns = Turns(side.steps, mean=False)
     trainer = Recording(
-        model=model,
-        args=config_of(plan, folder / "trl", settings),
+        model=side.model,
+        args=config_of(plan, side.folder / "trl", settings),
         train_dataset=dataset_of(in_order(plan, settings)),
-        processing_class=loaded.tokenizer,
-        optimizers=optimizer_of(model, plan.rates),
+        processing_class=side.loaded.tokenizer,
+        optimizers=optimizer_of(side.model, plan.rates),
         callbacks=[turns],
     )
-    trainer.forget()
-    turns.trainer = trainer
-    turns.steps.begin()
-    trainer.train()
+    side.train(trainer, turns)
 
 
 def config_of(plan: Plan, folder: Path, settings: TrlSettings) -> SFTConfig:

@@ -1,8 +1,9 @@
-"""What both TRL trainers share: recording, turns, settings, optimizer."""
+"""What the TRL trainers share: how they begin, recording, turns, settings, optimizer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,47 @@ from transformers import TrainerCallback
 
 from bench.peers import TrlSettings
 from bench.plan import Plan, Row, tokens_of
-from bench.protocol import Steps
+from bench.protocol import Line, Steps
+from luthier.models import LoadedModel, load_model
 
 REBALANCE_SEED = 42  # the default seed of Transformers' BatchRebalanceSampler, which the trainer leaves
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a trainer is made of.
+
+    Attributes:
+        folder: where the plan lies, and what the trainer writes.
+        loaded: the base; `model` is it with the plan's adapter, to be trained.
+    """
+
+    job: dict[str, Any]
+    folder: Path
+    plan: Plan
+    settings: TrlSettings
+    loaded: LoadedModel
+    model: PeftModel
+    steps: Steps
+
+    def train(self, trainer: Any, turns: Turns, **facts: Any) -> None:
+        """Report that all is ready, with these facts, and train as the parent says."""
+        trainer.forget()
+        turns.trainer = trainer
+        self.steps.begin(**facts)
+        trainer.train()
+
+
+def open_side() -> Opening:
+    """Take the job, and load what it names."""
+    line = Line()
+    job = line.receive()
+    torch.set_num_threads(job["threads"])
+    folder = Path(job["folder"])
+    plan = Plan.load(folder / "plan.json")
+    loaded = load_model(job["model"], device="cpu")
+    model = PeftModel.from_pretrained(loaded.model, plan.adapter, is_trainable=True)
+    return Opening(job, folder, plan, TrlSettings(**job["settings"]), loaded, model, Steps(line))
 
 
 class Records:
@@ -76,7 +115,7 @@ def in_order(plan: Plan, settings: TrlSettings) -> list[tuple[Row, ...]]:
 
 
 def common_settings(plan: Plan, folder: Path, settings: TrlSettings, *, accumulation: int) -> dict[str, Any]:
-    """Arguments of both trainers' configurations."""
+    """Arguments of all trainers' configurations."""
     strategies = {"grouped": "group_by_length", "rebalanced": "batch_rebalance"}
     return {
         "output_dir": str(folder),
