@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from luthier.audit import Finding
 from luthier.card.audit_groups import place_of
 from luthier.card.masked import Masked
-from luthier.errors import DataError
+from luthier.errors import DataError, ModelError
 from luthier.examples.example import Example
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _mask(example: Example, why: str, chat: ChatFormat, system: str | None) -> M
     masked = Masked([*example.texts, system or ""])
     try:
         sequences = sequences_of(example, chat, system)
-    except DataError as error:
+    except (DataError, ModelError) as error:
         return Mask(place_of(example), why, masked.hide(error.message), 0, 0, ())
     ids, flags = _joined(sequences)
     added = chat.tokenizer.added_tokens_decoder.items()
