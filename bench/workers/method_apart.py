@@ -47,7 +47,8 @@ def recipe_of(work: Path, job: Mapping[str, Any]) -> Recipe:
     start = prepare_start(work, job["start"], job["answers"])
     raw["system"] = SYSTEM
     if source == "ranked":
-        raw |= {"model": str(start), "data": "ranked.jsonl", "probes": []}
+        # another seed than that of the start: with its seed all these requests are of the training side
+        raw |= {"model": str(start), "data": "ranked.jsonl", "probes": [], "seed": 1}
         return parse_recipe(raw | asked, base=work, name="methods")
     raw |= {"data": {"train": "start/data/train.jsonl", "test": "start/data/test.jsonl"}, "grader": RULES}
     raw |= {"candidates": ["prompt", "tuned"], "max_new_tokens": 80, "split": {"validation": 0.15}}
