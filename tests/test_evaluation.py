@@ -106,6 +106,16 @@ def test_pairs_are_of_the_same_examples() -> None:
     assert row["high"] > 0.3  # 30 disagreements of 30, where same answers would give about 0.11
 
 
+def test_wins_count_ties_half_whatever_the_differences_are() -> None:
+    tuned, prompt = [0.9, 0.9, 0.5, 0.2], [0.1, 0.8, 0.5, 0.3]
+    wins = pair(scores({"tuned": tuned, "prompt": prompt}), "tuned", "prompt")["wins"]
+    assert (wins["better"], wins["same"], wins["worse"]) == (2, 1, 1)
+    assert wins["rate"] == pytest.approx(2.5 / 4)
+    assert wins["low"] < 2.5 / 4 < wins["high"]
+    nothing = pair(scores({"tuned": [1, 0], "prompt": ["?", "?"]}), "tuned", "prompt")["wins"]
+    assert [nothing[key] for key in ("better", "rate", "low", "high")] == [0, None, None, None]
+
+
 def test_holm_is_over_the_comparisons_of_tuned_and_apart_over_the_others() -> None:
     marks = {
         "prompt": [0] * 12 + [1] * 8,

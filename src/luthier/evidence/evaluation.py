@@ -166,7 +166,18 @@ def _pair(
         "p": result.p,
         "test": result.test,
         "n": result.n,
+        "wins": _wins(first, second, own, seed),
     }
+
+
+def _wins(
+    first: Sequence[float], second: Sequence[float], clusters: Sequence[str] | None, seed: int
+) -> dict[str, Any]:
+    """How often the first has the higher score: counts, and the win rate, in which a tie is half a win."""
+    won = [0.5 if a == b else float(a > b) for a, b in zip(first, second, strict=True)]
+    rate = mean_interval(won, clusters=clusters, seed=seed)
+    counts = {"better": won.count(1.0), "same": won.count(0.5), "worse": won.count(0.0)}
+    return counts | {"rate": rate.estimate, "low": rate.low, "high": rate.high}
 
 
 def clusters_of(test: Sequence[Example]) -> list[str] | None:
