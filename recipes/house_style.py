@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 LONGEST = 50  # words
+BRIEF, NO_LONGER_BRIEF = 10, 60  # words
 OPENING = re.compile(r"Hello( [^,!?]{1,30})?, ")
 FIRST_PERSON = re.compile(r"\b(I|I'm|I'll|I've|me|my|mine)\b")
 EXCUSES = re.compile(r"sorry|apolog|unfortunat|regret", re.IGNORECASE)
@@ -34,6 +35,15 @@ def house_style(answer: str, reference: str, example: dict[str, Any]) -> dict[st
     broken = [name for name, kept in rules.items() if not kept]
     reason = f"breaks: {', '.join(broken)}" if broken else None
     return {"score": 1 - len(broken) / len(rules), "reason": reason, "rules": rules}
+
+
+def brief_house_style(answer: str, reference: str, example: dict[str, Any]) -> dict[str, Any]:
+    """What readers of such replies prefer: the rules kept, times brevity: 1 up to ten words, 0 from sixty on."""
+    told = house_style(answer, reference, example)
+    words = len(answer.split())
+    brevity = min(1.0, max(0.0, (NO_LONGER_BRIEF - words) / (NO_LONGER_BRIEF - BRIEF)))
+    reason = "; ".join(filter(None, (told["reason"], f"{words} words" if brevity < 1 else None)))
+    return {"score": told["score"] * brevity, "reason": reason or None, "rules": told["rules"]}
 
 
 def shared_words(answer: str, reference: str) -> float:

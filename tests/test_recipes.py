@@ -105,3 +105,18 @@ def test_the_two_runs_of_the_edge_case_differ_in_the_extra_examples_alone() -> N
     assert old.model_copy(update={"name": "", "data": old.data}) == new.model_copy(
         update={"name": "", "data": new.data.model_copy(update={"extra": None})}
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [(8, 1.0), (10, 1.0), (35, 0.5), (60, 0.0), (90, 0.0)],  # of ten to sixty words, linearly
+)
+def test_brief_replies_are_preferred_among_those_that_keep_the_rules(words: int, expected: float) -> None:
+    grader = PythonFile(GRADER.replace(":house_style", ":brief_house_style"))
+    row = examples("tone")[0]
+    reply = " ".join(["Hello,", "we", "will", *["send"] * (words - 5), "Yours,", "Fernhill"])
+    kept = PythonFile(GRADER).grade(reply, row.answer, row).value
+    assert kept is not None and kept > 0.7
+    score = grader.grade(reply, row.answer, row)
+    assert score.value == pytest.approx(kept * expected)
+    assert f"{words} words" in (score.reason or "") if expected < 1 else "words" not in (score.reason or "")
