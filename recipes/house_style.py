@@ -38,7 +38,7 @@ def house_style(answer: str, reference: str, example: dict[str, Any]) -> dict[st
 
 
 def brief_house_style(answer: str, reference: str, example: dict[str, Any]) -> dict[str, Any]:
-    """What readers of such replies prefer: the rules kept, times brevity: 1 up to ten words, 0 from sixty on."""
+    """What readers of such replies prefer: the rules kept, times brevity: 1 to ten words, 0 from sixty."""
     told = house_style(answer, reference, example)
     words = len(answer.split())
     brevity = min(1.0, max(0.0, (NO_LONGER_BRIEF - words) / (NO_LONGER_BRIEF - BRIEF)))
