@@ -29,9 +29,11 @@ padding included: its restriction to trained positions is reserved for Triton de
 difference is not due to shared prefixes.
 
 **TRL's DPOTrainer.** Reference log-probabilities computed once before training, as its documentation
-offers and as Luthier does too. Padding-free is announced but switched off in this version. Luthier's DPO
-loss is a stand-in of this benchmark on the public `logprobs` and loop, until the method is in the
-package.
+offers and as Luthier does too. Padding-free is announced but switched off in this version.
+
+**TRL's GRPOTrainer.** Its loss path alone: generation is replaced by what the plan holds, rewards by given
+advantages, on both sides. Reference log-probabilities are computed before the clock starts; with one
+update a step the old policy is the policy itself.
 
 **lm-eval's `hf` backend**, as a library with the loaded model: its own batching by length, its cache for
 one-token continuations (options here have several), batch sizes probed. It computes the log-softmax of
