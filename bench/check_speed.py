@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bench.harness import BenchError
 from bench.machine import describe_machine, load_average
 from luthier.assets import suite_file
@@ -26,6 +28,7 @@ from luthier.assets import suite_file
 FILES = ("BoolQ/combined.jsonl", "NQ-open/combined.jsonl", "Privacy-Policy/test.jsonl")
 GOAL_SECONDS, GOAL_BYTES = 120.0, 2e9
 FAULTS = 20  # of each kind
+POLL_SECONDS = 0.2
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 CHILD = "from luthier.cli.main import main; main()"
 
@@ -36,7 +39,7 @@ class Measured:
 
     Attributes:
         wall_seconds, cpu_seconds: of the process and its children.
-        peak_bytes: largest resident set.
+        peak_bytes: largest resident set, of the process and its children together.
         found: planted faults that have a finding, of those planted, by check.
     """
 
@@ -65,7 +68,7 @@ def main(arguments: list[str]) -> int:
     print(report(measured))
     missed = [name for name, (found, of) in measured.found.items() if found < of]
     share = given.examples / 1_000_000
-    too_slow = measured.cpu_seconds > GOAL_SECONDS * max(share, 0.1)
+    too_slow = measured.wall_seconds > GOAL_SECONDS * max(share, 0.1)
     return 1 if missed or too_slow or measured.peak_bytes > GOAL_BYTES else 0
 
 
@@ -104,7 +107,11 @@ def check(data: Path, planted: dict[str, list[int]], folder: Path) -> Measured:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
-        _, status, used = os.wait4(process.pid, 0)
+        peak_bytes = 0
+        while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+            peak_bytes = max(peak_bytes, _resident_bytes(process.pid))
+            time.sleep(POLL_SECONDS)
+        _, status, used = ended
         wall_seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
@@ -112,15 +119,25 @@ def check(data: Path, planted: dict[str, list[int]], folder: Path) -> Measured:
             raise BenchError(f"luthier check ended with code {process.returncode}:\n{output.read()[-2000:]}")
     audit = json.loads((folder / "audit/audit.json").read_text(encoding="utf-8"))
     unit = 1 if sys.platform == "darwin" else 1024
+    peak_bytes = max(peak_bytes, used.ru_maxrss * unit)
     found = {kind: _count_found(audit["findings"], kind, lines) for kind, lines in planted.items()}
     return Measured(
         audit["examples"],
         data.stat().st_size,
         wall_seconds,
         used.ru_utime + used.ru_stime,
-        used.ru_maxrss * unit,
+        peak_bytes,
         found,
     )
+
+
+def _resident_bytes(pid: int) -> int:
+    """What a process and its children hold now; pages that they share count for each."""
+    try:
+        process = psutil.Process(pid)
+        return sum(own.memory_info().rss for own in (process, *process.children(recursive=True)))
+    except psutil.Error:  # one of them ended meanwhile
+        return 0
 
 
 def report(measured: Measured) -> str:
@@ -131,7 +148,7 @@ def report(measured: Measured) -> str:
         f"- {measured.examples:,} examples, {measured.file_bytes / 1e6:,.0f} MB of JSONL",
         f"- {measured.cpu_seconds:.0f} s of processor time ({rate:,.0f} examples/s), "
         f"{measured.wall_seconds:.0f} s by the clock; load average {load_average():.1f}",
-        f"- peak resident memory {measured.peak_bytes / 1e9:.2f} GB",
+        f"- peak resident memory {measured.peak_bytes / 1e9:.2f} GB, of both processes",
         f"- {facts['processor']}, {facts['cores']} cores visible, Python {facts['python']}",
         *(f"- {kind}: {found} of {of} planted found" for kind, (found, of) in measured.found.items()),
     ]

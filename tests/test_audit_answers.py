@@ -15,6 +15,7 @@ from luthier.audit.finding import Material, NotApplicableError
 from luthier.audit.inconsistent_answers import find_inconsistent_answers
 from luthier.audit.refusal import find_refusals, refusal
 from luthier.audit.schema_violation import find_schema_violations
+from luthier.audit.sentence_ends import Words, are_cut
 from luthier.audit.unfinished_answer import find_unfinished_answers, open_answer
 from luthier.examples.example import Example, Message
 
@@ -99,10 +100,63 @@ def test_answers_that_stop_in_mid_sentence() -> None:
     assert find_unfinished_answers(material([*sentences(), within]))[0].severity == "warning"
     signed = example("the old house walks over the green hill with Scott")
     assert find_unfinished_answers(material([*sentences(), signed]))[0].severity == "info"
-    bare = [example(e.answer.rstrip("."), e.line) for e in sentences()]
-    assert find_unfinished_answers(material(bare)) == []  # none has a mark: that is how they are written
+    assert find_unfinished_answers(material(without_marks(sentences()))) == []  # that is how they are written
     listed = example("You need the following things for it:\n- a house\n- a hill")
     assert find_unfinished_answers(material([*sentences(), listed])) == []
+
+
+def without_marks(examples: Sequence[Example]) -> list[Example]:
+    """The answers with a noun at the end instead of a mark."""
+    nouns = ("river", "house", "hill", "stone", "door")
+    return [example(f"{e.answer.rstrip('.')} {nouns[e.line % 5]}", e.line) for e in examples]
+
+
+@pytest.mark.parametrize("part", [0.15, 0.25, 0.4, 1.0])
+def test_many_answers_that_stop_in_mid_sentence_are_told_once(part: float) -> None:
+    whole = sentences(200)
+    cut = [example(e.answer[: 48 + e.line % 13], e.line) for e in whole[: round(200 * part)]]
+    bare = [e for e in cut if not e.answer.endswith(".")]
+    (found,) = find_unfinished_answers(material([*cut, *whole[len(cut) :]]))
+    assert found.severity == "warning" and len(found.examples) > 0.8 * len(bare)  # the others are short
+    assert f"({found.score:.0%})" in found.message and "mid-sentence" in found.message
+    assert len(found.message) < 160
+
+
+@pytest.mark.parametrize("part", [0.06, 0.15, 0.4, 0.9])
+def test_many_answers_that_are_written_without_a_mark_are_not_told(part: float) -> None:
+    whole = sentences(200)
+    assert find_unfinished_answers(material([*without_marks(whole[: round(200 * part)]), *whole])) == []
+    titles = [example(f"{e.line} ways in which an old house may be found", e.line) for e in whole]
+    assert find_unfinished_answers(material([*titles[: round(200 * part)], *whole])) == []
+
+
+def test_what_is_never_last_decides_by_several_words_and_a_share() -> None:
+    """By hand: 2 of 66 answers are 3.03%, of 67 they are 2.99%; a word alone may be a habit."""
+    words = Words(["one two"])
+    rest = ["it is found behind the house"] * 65
+    assert are_cut([*rest[1:], "it is the", "so it is and"], [], words)
+    assert not are_cut([*rest, "it is the", "so it is and"], [], words)
+    assert not are_cut([*rest[1:], "it is the", "so it is the"], [], words)
+    assert are_cut(["it is the", "or so,"], [], words)
+    assert not are_cut(["what is it for, and of", "where is it from", "grade a", "they die"], [], words)
+
+
+def test_beginnings_of_words_count_where_they_are_commoner_than_by_chance() -> None:
+    """By hand: 5 of 20 answers without a mark end so; three times 1 of 20 is less, three times 2 is more."""
+    begun = ["over the moun", "up a mount", "on a mounta", "at mountai", "by mou"]
+    bare = [*begun, *(f"it is here {n}" for n in range(15))]
+    ended = [f"so it is {n}." for n in range(20)]
+    once, twice = [*ended[1:], "by the wind."], [*ended[2:], "by the wind.", "at a windo."]
+    known = ["a mountain", "one mountain", "a window", "one window", *bare, *twice, *ended[:2]]
+    words = Words(known)
+    assert [words.is_begun(answer) for answer in begun] == [True] * 5
+    assert [words.is_begun(answer) for answer in twice[-2:]] == [True] * 2
+    assert not any(words.is_begun(answer) for answer in ("a mountain", "it is here 3", "so it is 1."))
+    assert not Words([*known, "he said moun"]).is_begun("over the moun")  # a word of its own
+    assert are_cut(bare, ended, words) and are_cut(bare, once, words)
+    assert not are_cut(bare, twice, words)
+    assert not are_cut(bare[1:], ended, words)  # 4 may be chance
+    assert not are_cut(bare, ended[:19], words)  # too few to show what is chance
 
 
 def test_answers_cut_at_a_cap() -> None:
@@ -158,6 +212,32 @@ def test_refusals_are_found(answer: str) -> None:
 )
 def test_ordinary_answers_are_no_refusals(answer: str) -> None:
     assert refusal(example(answer)) is None
+
+
+TALKING = [
+    "Sure! Here is the poem.",
+    "  Absolutely! Here it is.",
+    "Of course, here they are.",
+    "Here's the list you asked for.",
+    "Great question! It is so.",
+    "What a good question, really.",
+    "I’d be happy to help with it.",
+    "Natürlich! Hier ist der Text.",
+    "Selbstverständlich, ich schreibe ihn.",
+    "Bien sûr ! Voici le texte.",
+    "Por supuesto: aquí está.",
+    "Con gusto, aquí está.",
+    "Certo! Ecco il testo.",
+    "Natuurlijk! Hier is het.",
+    "Конечно, вот текст.",
+    "好的，以下是文章。",
+]
+
+
+@pytest.mark.parametrize("answer", TALKING)
+def test_small_talk_is_found(answer: str) -> None:
+    (found,) = find_refusals(material([*sentences(), example(answer)]))
+    assert lines([found]) == [[900]] and found.severity == "info" and "small talk" in found.message
 
 
 def test_small_talk_and_shared_ends() -> None:

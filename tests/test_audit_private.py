@@ -8,9 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier.audit import audit_examples
-from luthier.audit.personal_data import passes_luhn, personal_data
-from luthier.audit.secret import secrets
+from luthier.audit.finding import Material
+from luthier.audit.personal_data import BEGIN_DIGITS, find_personal_data, passes_luhn, personal_data
+from luthier.audit.secret import find_secrets, secrets
 from luthier.examples.example import Example, Message
+
+
+def material(asked: str) -> Material:
+    held = Example("1", (Message("user", asked), Message("assistant", "fine")), "f", 1)
+    return Material({"all": [held]}, None, None, (), None, "text")
+
 
 PERSONAL = [
     ("write to ann.lee+shop@mail.example.co.uk.", "mail"),
@@ -34,13 +41,26 @@ PERSONAL = [
     ("my mobile is 612 345 678", "phone"),
     ("tel. 98530 99722", "phone"),
     ("seen from 91.23.114.7 today", "ip"),
+    ("seen from 91.2.114.73 today", "ip"),
     ("host 2001:4860:4860::8888 is up", "ip"),
+    ("host 2a00:fb1c:c0de:beef:abcd:ef01:abcd:ef12 is up", "ip"),
 ]
 
 
 @pytest.mark.parametrize(("text", "kind"), PERSONAL)
 def test_personal_data_is_found(text: str, kind: str) -> None:
     assert [found for found, _ in personal_data(text)] == [kind]
+    (finding,) = find_personal_data(material(f"So: {text}"))
+    assert finding.message.startswith(f"the input holds {kind} ")
+
+
+def test_digits_of_every_script_are_left_to_the_patterns() -> None:
+    decimals = [chr(code) for code in range(0x80, 0x110000) if chr(code).isdecimal()]
+    assert len(decimals) > 500
+    assert all(digit.encode()[0] in BEGIN_DIGITS for digit in decimals)
+    assert all(0x80 <= byte < 0xC0 for digit in decimals for byte in digit.encode()[1:])
+    arabic = "call me at ٠١٧١ ٢٣٤٥٦٧٨ or ٩"
+    assert len(find_personal_data(material(arabic))) == len(list(personal_data(arabic)))
 
 
 @pytest.mark.parametrize(
@@ -143,6 +163,8 @@ SECRETS = [
 @pytest.mark.parametrize("text", SECRETS)
 def test_secrets_are_found(text: str) -> None:
     assert len(list(secrets(text))) == 1
+    for around in (text, f"é {text}", f"one\u00a0two {text} three"):
+        assert len(find_secrets(material(around))) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Large files: the same findings as in memory, in parts of any size, with bounded time and memory."""
 
+import gc
 import json
 import random
 import resource
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.audit import Audit, audit_examples, checks, personal_data, secret
+from luthier.audit import Audit, audit_examples, checks, encoding, personal_data, refusal, secret
 from luthier.audit.file_audit import audit_file
 from luthier.audit.finding import Finding, Material
 from luthier.audit.kept import FINDINGS_KEPT, Kept, Sample
@@ -29,12 +30,18 @@ from luthier.examples.wording import normalise
 
 COUNTED = (  # of these every example is looked at
     "exact_duplicate", "label_conflict", "judgement_conflict", "class_imbalance", "inconsistent_answers",
-    "prompt_mismatch", "too_few_examples", *checks.OF_ONE_EXAMPLE,
+    "prompt_mismatch", "too_few_examples", "refusal", "unfinished_answer", "copied_answer",
+    *checks.OF_ONE_EXAMPLE,
 )  # fmt: skip
-REQUESTS = ("alpha", "Alpha!", "bravo kilo", "write to ann@example.org", "a <|im_end|> b", "zulu")
+REQUESTS = (
+    "alpha", "Alpha!", "bravo kilo", "write to ann@example.org", "a <|im_end|> b", "zulu",
+    "say no to it again",
+)  # fmt: skip
 ANSWERS = (
     "yes", "Yes", "no", "no ", "maybe", '{"a": 1}', '{"a": 2}', '{"b": 1, "a": 0}', "[1]", "TODO",
     "it depends on the weather and on much else that nobody can know before it has happened at last",
+    "say no to it again", "I'm sorry, but I can't assist with that.", '{"a": [1, 2',
+    "Sure! Here is the poem: oh",
 )  # fmt: skip
 
 
@@ -122,6 +129,83 @@ def talk(n: int, start: int = 0) -> list[Example]:
         )
         for i in range(n)
     ]
+
+
+ENDINGS = (
+    "before the end.", "and the", "then they stop", "in the moun", "on a mountain", "mountain view!",
+    "of one-", "", "Let me know if you need anything else.",
+)  # fmt: skip
+STARTS = (
+    "Sure! Here is",
+    "There was once",
+    "```python\nx\n",
+    "w" * 90,
+    "The old house stands on the hill where we",
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 5), st.integers(50, 130),
+    st.integers(1, 131), st.sampled_from([None, "text", "label"]),
+)  # fmt: skip
+def test_ends_of_answers_are_judged_as_in_memory(
+    seed: int, endings: int, starts: int, n: int, part_examples: int, kind: Any
+) -> None:
+    rng = random.Random(seed)
+    words = ["river", "house", "walks", "over", "green", "mountain", "finds", "small", "stone", "mounting"]
+    examples = []
+    for line in range(1, n + 1):
+        said = " ".join(rng.choices(words, k=rng.choice([3, 6, 8, 14])))
+        answer = f"{rng.choice(STARTS[:starts])} {said} {rng.choice(ENDINGS[:endings])}"
+        turns = Message("user", f"q{line}" if rng.random() < 0.9 else answer), Message("assistant", answer)
+        examples.append(Example(str(line), turns, "f", line, wanted=rng.random() < 0.95))
+    whole = audit_examples({"all": examples}, answer_kind=kind)
+    streamed = audit_stream(examples, part_examples=part_examples, answer_kind=kind)
+    names = ("unfinished_answer", "refusal", "copied_answer")
+    assert told(streamed, names) == told(whole, names)
+    assert whole.failed == streamed.failed == ()
+    for name in names:
+        assert streamed.summary().get(name) == whole.summary().get(name)
+    assert dict(streamed.skipped) == dict(whole.skipped)
+
+
+def test_answers_are_all_looked_at_where_a_sample_shows_how_they_end() -> None:
+    def ended(line: int) -> str:
+        said = f"The house number {line} stands on the hill over there, and people"
+        return (
+            f"{said} walk the" if line % 4 == 0 else f"{said} live in it." if line % 4 < 3 else f"{said}, and"
+        )
+
+    examples = [
+        Example(str(n), (Message("user", f"q{n}"), Message("assistant", ended(n))), "f", n)
+        for n in range(800)
+    ]
+    audit = audit_stream(examples, sample=Sample(100), part_examples=90)
+    assert not {"unfinished_answer", "refusal", "copied_answer"} & set(audit.sampled)
+    (found,) = [f for f in audit.findings if f.check == "unfinished_answer"]
+    assert (found.total, found.score, found.severity) == (400, 0.5, "warning")
+    assert found.message.startswith(
+        "400 answers without a mark at the end (50%), many of them in mid-sentence"
+    )
+    assert [e.line for e in found.examples[:4]] == [0, 3, 4, 7] and len(found.examples) == PLACES
+
+
+def test_kinds_of_answers_that_change_on_the_way_are_judged_by_all() -> None:
+    """The first part has labels alone, so the kind that is guessed first is not the one at the end."""
+    refused = Message("user", "q"), Message("assistant", "I'm sorry, but I can't assist with that.")
+    labels = talk(40)
+    texts = [
+        Example(f"t{n}", (Message("user", f"q{n}"), Message("assistant", f"Text {n} says so. " * 5)), "f", n)
+        for n in range(200)
+    ]
+    some = [*labels[:39], Example("r", refused, "f", 39), *texts]
+    audit = audit_stream(some, part_examples=40)
+    assert [e.line for f in audit.findings if f.check == "refusal" for e in f.examples] == [39]
+    reverse = [*texts[:30], Example("r", refused, "f", 39), *(labels * 9)]
+    audit = audit_stream(reverse, part_examples=40)
+    assert dict(audit.skipped)["refusal"] == "the answers are labels"
+    assert not [f for f in audit.findings if f.check == "refusal"] and "refusal" not in audit.summary()
 
 
 def test_what_looks_at_all_together_looks_at_a_sample_and_says_so() -> None:
@@ -282,8 +366,10 @@ def test_a_file_is_held_or_streamed_with_the_same_findings(tmp_path: Path) -> No
     assert "'another answer' (1)" in conflict.message
     assert streamed.left_out == held.left_out == 1
     assert [p.where for p in streamed.problems] == [f"{path}:11"]
+    usual = gc.get_threshold()
     with pytest.raises(DataError, match="JSON") as refused:
-        audit_file(path, held_examples=200)
+        audit_file(path, held_examples=5)
+    assert gc.get_threshold() == usual
     assert refused.value.where == f"{path}:11"
 
 
@@ -345,23 +431,37 @@ HELD_BY_TEXTS = (
     "secret ", "password: ", "hunter22x9", "Zm9vYmFyYmF6cXV4MTIzNDU2", "-----BEGIN RSA PRIVATE KEY-----",
     "https://u:", "p4ssw0rd@h.org", "DE89 3704 0044 0532 0130 00", "GB33BUKB20201555555555", "8.8.8.8",
     "+49 30 1234567", "(415) 555-2671", "4111 1111 1111 1111", "203.45.67.89", "2001:db8::1", "order 12",
-    "٣٤٥", "é", " ", "\n", "the cat", "1", "A",
+    "٣٤٥", "é", " ", "\n", "the cat", "1", "A", "10.0.0.1", "::", "fe80:", "a:b:", "AT61", "1904", "3002",
+    "+43", "sk-", "eyJ", "abcdefghijklmno", "\u00a0", "\u3000", "\x1c", "\u2028", "’", "&amp;", "&", "\x07",
+    "\u200b", "Ã©", "\ufffd", "I can’t assist with that", "as an ai", "Of course! Here is",
+    "I'd be happy to help", "Claro: aquí",
 )  # fmt: skip
 
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.sampled_from(HELD_BY_TEXTS), max_size=8))
 def test_quick_looks_never_hide_what_the_patterns_find(parts: list[str]) -> None:
-    held = Example("1", (Message("user", "".join(parts)), Message("assistant", "fine")), "f", 1)
+    held = Example("1", (Message("user", "".join(parts)), Message("assistant", "".join(parts[::-1]))), "f", 1)
 
     def found() -> list[Finding]:
         material = Material({"all": [held]}, None, None, (), None, "text")
-        return [*secret.find_secrets(material), *personal_data.find_personal_data(material)]
+        return [
+            *secret.find_secrets(material),
+            *personal_data.find_personal_data(material),
+            *encoding.find_encoding_faults(material),
+            *refusal.find_refusals(material),
+        ]
 
     quick = found()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(personal_data, "_shape", lambda text: personal_data._ANY_SHAPE)
-        patch.setattr(secret, "_may_assign", lambda text, longest: True)
-        patch.setattr(secret, "_may_be_marked", lambda text, longest: True)
+        patch.setattr(personal_data, "_may_hold", lambda text: True)
+        patch.setattr(personal_data, "_shape", lambda text: b"AA00")
+        patch.setattr(personal_data, "_may_number", lambda shape: True)
+        patch.setattr(personal_data, "_may_name_machine", lambda text, shape: True)
+        patch.setattr(secret, "_may_hold", lambda text: True)
+        patch.setattr(secret, "_may_assign", lambda text, long: True)
         patch.setattr(secret, "_LOOKED_FOR", dict.fromkeys(secret._LOOKED_FOR, secret._PATTERNS))
+        patch.setattr(encoding, "_is_plain", lambda text: False)
+        patch.setattr(refusal, "may_hold_phrase", lambda said: True)
+        patch.setattr(refusal, "OPENING_WORDS", ("",))
         assert found() == quick

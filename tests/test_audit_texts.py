@@ -146,10 +146,51 @@ def test_language_mix() -> None:
     assert lines(found) == [[900]] and found[0].severity == "info"
     assert "1 input in German" in found[0].message
     assert find_language_mix(material(clean(), "label")) == []
-    half = [*clean(30), *(example(f"{GERMAN} {k}", 100 + k) for k in range(30))]
-    assert find_language_mix(material(half, "label")) == []
     with pytest.raises(NotApplicableError):
         find_language_mix(material(clean(5)))
+
+
+@pytest.mark.parametrize(("english_ones", "german"), [(70, 30), (50, 50), (89, 11), (30, 70)])
+def test_a_mix_of_languages_is_told_once_as_a_fact(english_ones: int, german: int) -> None:
+    mixed = [*clean(english_ones), *(example(f"{GERMAN} Nummer {k}", 100 + k) for k in range(german))]
+    (found,) = find_language_mix(material(mixed, "label"))
+    assert (found.severity, found.examples) == ("info", ())
+    assert found.score == pytest.approx(min(english_ones, german) / 100)
+    first, second = sorted([(english_ones, "English"), (german, "German")], reverse=True)
+    told = f"{first[0]}% {first[1]}, {second[0]}% {second[1]}"
+    told = "50% English, 50% German" if german == 50 else told
+    assert found.message == f"inputs in several languages: {told}"
+
+
+def test_languages_that_a_few_texts_are_taken_for_are_no_mix() -> None:
+    """Of 60 texts 4 in one language may be errors; 5 and more are told where all such are a tenth, 6."""
+    spanish = "¿Dónde está mi pedido? Pagué la semana pasada y no ha llegado nada."
+    french = "Je voudrais savoir où se trouve ma commande, s'il vous plaît."
+
+    def mixed(*counts: int) -> list[Finding]:
+        texts = [
+            f"{text} {'!' * k}" for text, n in zip((spanish, french), counts, strict=True) for k in range(n)
+        ]
+        few = [example(text, 100 + k) for k, text in enumerate(texts)]
+        return find_language_mix(material([*clean(60 - len(few)), *few], "label"))
+
+    assert mixed(4, 4) == mixed(5, 4) == []
+    (found,) = mixed(6, 2)
+    assert found.message == "inputs in several languages: 87% English, 10% Spanish"
+    (found,) = mixed(5, 5)
+    assert found.message == "inputs in several languages: 83% English, 8% Spanish, 8% French"
+
+
+def test_some_answers_in_another_language_are_told_once() -> None:
+    def mixed(n: int) -> list[Finding]:
+        said = [(text, GERMAN if k < n else text) for k, text in enumerate(english(100))]
+        return find_language_mix(material([example(a, k, answer=b) for k, (a, b) in enumerate(said)]))
+
+    (found,) = mixed(30)
+    assert (found.severity, found.score, len(found.examples)) == ("info", 0.3, 30)
+    assert found.message == ("30% of the answers in another language than their input: 30% German to English")
+    assert mixed(91) == []  # a task
+    assert [f.severity for f in mixed(10)] == ["warning"]
 
 
 def test_answers_in_another_language_than_their_input() -> None:

@@ -17,7 +17,15 @@ def plain(text: str) -> str:
     >>> plain("I  can’t")
     "i can't"
     """
-    return " ".join(text.replace("’", "'").replace("`", "'").casefold().split())
+    text = text.replace("’", "'").replace("`", "'").casefold()
+    if "  " not in text and text.isprintable():  # the only space that is printable is " "
+        return text.strip(" ")
+    return " ".join(text.split())
+
+
+def may_hold_phrase(said: str) -> bool:
+    """A quick look whether a plain text may hold a refusal or a self-reference."""
+    return any([marker in said for marker in _MARKERS])  # noqa: C419 a list takes half the time
 
 
 def find_phrase(said: str, phrases: tuple[Phrase, ...]) -> str | None:
@@ -90,6 +98,12 @@ SELF_REFERENCES = _phrases(
     ("として", r"(?:ai|人工知能|言語モデル)(?:アシスタント)?として"),
 )
 
+_MARKERS = tuple(dict.fromkeys(marker for marker, _ in (*REFUSALS, *SELF_REFERENCES)))
+OPENING_WORDS = (  # what `OPENINGS` begin with, in folded case
+    *("sure", "certainly", "of", "absolutely", "here", "great", "good", "excellent", "what", "i"),
+    *("natürlich", "klar", "gerne", "selbstverständlich", "sicher", "bien", "claro", "por", "con", "certo"),
+    *("certamente", "natuurlijk", "конечно", "разумеется", "当然", "好的"),
+)
 OPENINGS = re.compile(
     "|".join(
         (

@@ -34,6 +34,7 @@ _NO_BREAK = re.compile("(?<=[^\\W\\d_])\u00a0(?=[^\\W\\d_]{2})")
 _ENTITY = re.compile(r"&(?:#\d{2,6}|#[xX][0-9a-fA-F]{2,6}|[A-Za-z]{2,8}\d{0,2});")
 _MARKUP = re.compile(r"</?[A-Za-z!][^<>]{0,200}>|`|\bhtml\b", re.IGNORECASE)
 _ISOLATES, _MARKS_OF_DIRECTION, _JOINERS = "\u2066\u2067\u2068\u2069", "\u200e\u200f", "\u200c\u200d"
+_ORDINARY = bytes(range(32, 127)).replace(b"&", b"") + b"\t\n\r"
 _FLAG = "\U0001f3f4"  # what tag characters after it spell is a flag
 
 
@@ -73,7 +74,9 @@ def encoding_fault(example: Example) -> Finding | None:
 
 def _is_plain(text: str) -> bool:
     """A quick look that nearly every text passes: ASCII, or nothing that is unseen or often misread."""
-    if "&" in text:
+    if text.isascii() and not text.encode("ascii").translate(None, _ORDINARY):
+        return True
+    if "&" in text and _ENTITY.search(text):
         return False
     seen = text.replace("\n", "").replace("\t", "").replace("\r", "")
     return seen.isprintable() and (seen.isascii() or not _SUSPECTS.search(seen))

@@ -27,8 +27,8 @@ def find_exact_duplicates(material: Material) -> list[Finding]:
 
 def copy_key(example: Example, answer: str) -> tuple[str, ...]:
     """What copies share besides the request; `answer` is the normalised one."""
-    system = normalise(own_system(example) or "")
-    return str(example.wanted), system, answer, *map(normalise, example.rejected)
+    system = own_system(example)
+    return str(example.wanted), normalise(system) if system else "", answer, *map(normalise, example.rejected)
 
 
 def copies_finding(count: int, members: Sequence[Example]) -> Finding:

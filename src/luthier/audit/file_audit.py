@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
 import tempfile
 from array import array
@@ -24,6 +26,7 @@ from luthier.progress import Advance
 
 HELD_EXAMPLES = 100_000
 PROBLEMS_KEPT = 1000
+COLLECTED_OBJECTS = 100_000  # at once; the interpreter's 700 cost a tenth of the time
 _FIRST_LINES = 1000  # so that the form is recognised from the same rows
 _ADVANCE_EXAMPLES = 2000
 
@@ -56,6 +59,7 @@ def audit_file(
     strict: bool = True,
     columns: Mapping[str, str] | None = None,
     held_examples: int = HELD_EXAMPLES,
+    second_process: bool = False,
     advance: Advance | None = None,
     **options: Any,
 ) -> FileAudit:
@@ -65,6 +69,7 @@ def audit_file(
         strict: stop at the first row that cannot be read; otherwise collect it.
         columns: as for `read_examples`.
         held_examples: with more examples than these, `audit_stream` looks at them.
+        second_process: as for `audit_stream`, which starts it; a script needs `if __name__ == "__main__":`.
         advance: told how many examples were read.
         options: as for `audit_examples`.
 
@@ -82,7 +87,14 @@ def audit_file(
     else:
         sample = Sample(SAMPLE_EXAMPLES)
         rest = _drained(first, stream)
-        audit = audit_stream(rest, look_up=lambda p: source.look_up(p, columns), sample=sample, **options)
+        with _rare_collections():
+            audit = audit_stream(
+                rest,
+                look_up=lambda p: source.look_up(p, columns),
+                sample=sample,
+                second_process=second_process,
+                **options,
+            )
         examples = sample.examples()
     streamed = audit.examples > len(examples)
     loaded = Loaded(examples, reading.format, passed_over=reading.passed_over)
@@ -137,6 +149,17 @@ class _Source:
         wanted, last = set(positions), max(positions)
         again = (item for item in self.reading if isinstance(item, Example))
         return {at: example for at, example in zip(range(last + 1), again, strict=False) if at in wanted}
+
+
+@contextlib.contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Look for cycles rarely: examples have none, and come and go by the hundred thousand."""
+    usual = gc.get_threshold()
+    gc.set_threshold(COLLECTED_OBJECTS, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 def _drained(first: list[Example], rest: Iterator[Example]) -> Iterator[Example]:

@@ -69,6 +69,10 @@ class Sample:
                 self._held[place] = self._seen, example
             self._seen += 1
 
+    def placed(self) -> list[tuple[int, Example]]:
+        """The sample in the order of the file, with positions among all examples."""
+        return sorted(self._held, key=lambda held: held[0])
+
     def examples(self) -> tuple[Example, ...]:
         """The sample in the order of the file."""
-        return tuple(example for _, example in sorted(self._held, key=lambda held: held[0]))
+        return tuple(example for _, example in self.placed())

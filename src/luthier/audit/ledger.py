@@ -1,4 +1,4 @@
-"""What is remembered of every example of a file that is too large to hold: 85 bytes of hashes and flags.
+"""What is remembered of every example of a file that is too large to hold: 98 bytes each (see `entry`).
 
 Texts are compared by 64-bit hashes. Those of Python are keyed anew in every process, so nobody can write
 texts that collide; among 1,000,000 different texts two collide with probability 3 in 100 million.
@@ -6,36 +6,18 @@ texts that collide; among 1,000,000 different texts two collide with probability
 
 from __future__ import annotations
 
-import enum
-import functools
-import json
 from array import array
 from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-from luthier.audit.exact_duplicate import copy_key
+from luthier.audit.entry import COLUMNS, Flag, entry, flags_of
 from luthier.audit.finding import Material
-from luthier.audit.inconsistent_answers import keys_of
-from luthier.audit.label_conflict import is_long
-from luthier.examples.answers import AnswerKind, is_short, kind_by_counts, parse_structure
-from luthier.examples.example import Example
-from luthier.examples.wording import normalise, own_system
+from luthier.examples.answers import AnswerKind, kind_by_counts
 
 Column = npt.NDArray[np.int64]
 Positions = npt.NDArray[np.int64]
-
-
-class Flag(enum.IntEnum):
-    """What an example is, as bits of `Ledger.flags`."""
-
-    WANTED = 1
-    ASKED = 2
-    PREFERRED = 4  # to a worse answer
-    LONG = 8  # an answer that may vary
-    SHORT = 16  # an answer that may be a label
-    SPACED = 32  # an answer with spaces at an end
 
 
 class Ledger:
@@ -43,14 +25,13 @@ class Ledger:
 
     Columns (0: there is none): `request` and `asked`, without and with the system prompt; `copy`, all that
     copies share; `system`, the example's own; of the answer `answer` (normalised), `letters` (as
-    written, stripped), `structure` (its JSON) and `keys` (of its object).
+    written, stripped), `structure` (its JSON), `keys` (of its object), its `first` and `last` words where it
+    is long, and its length in `characters` and `words`.
     """
 
-    COLUMNS = ("request", "asked", "copy", "system", "answer", "letters", "structure", "keys")
-
     def __init__(self) -> None:
-        self._columns = {name: array("q") for name in self.COLUMNS}
-        self._flags = array("B")
+        self._columns = {name: array("q") for name in COLUMNS}
+        self._flags = array("H")
         self._rejected = {name: array("q") for name in ("answer", "position")}
 
     def __len__(self) -> int:
@@ -60,12 +41,12 @@ class Ledger:
         """Enter the examples of a part of the file."""
         entries = []
         for example, request, answer in zip(part.all, part.requests, part.answers, strict=True):
-            entries.append(_entry(example, request, answer))
+            entries.append(entry(example, request, answer))
             for worse in example.rejected:
                 self._rejected["answer"].append(hash(worse.strip()))
                 self._rejected["position"].append(len(self))
-            self._flags.append(_flags(example))
-        for name, values in zip(self.COLUMNS, zip(*entries, strict=True), strict=True):
+            self._flags.append(flags_of(example, entries[-1][-1]))
+        for name, values in zip(COLUMNS, zip(*entries, strict=True), strict=True):
             self._columns[name].extend(values)
 
     def column(self, name: str) -> Column:
@@ -74,7 +55,7 @@ class Ledger:
 
     def flags(self, flag: Flag) -> npt.NDArray[np.bool_]:
         """Which examples have a flag, [examples]."""
-        having: npt.NDArray[np.bool_] = (np.frombuffer(self._flags, dtype=np.uint8) & np.uint8(flag)) != 0
+        having: npt.NDArray[np.bool_] = (np.frombuffer(self._flags, dtype=np.uint16) & np.uint16(flag)) != 0
         return having
 
     def judgements(self) -> tuple[Column, Positions, npt.NDArray[np.bool_]]:
@@ -135,39 +116,3 @@ def tally(keys: Column) -> tuple[Column, Positions, Positions]:
     distinct, first, counts = np.unique(keys, return_index=True, return_counts=True)
     order = np.lexsort((first, -counts))
     return distinct[order], counts[order], first[order]
-
-
-def _entry(example: Example, request: str, answer: str) -> tuple[int, ...]:
-    written = example.answer
-    system = own_system(example)
-    structure = parse_structure(written)
-    keys = keys_of(structure)
-    asked = (_normalised(system) if system else "", request)
-    return (
-        hash(request),
-        hash(asked),
-        hash((request, *copy_key(example, answer))),
-        0 if system is None else hash((system,)),
-        hash(answer),
-        hash(written.strip()),
-        0 if structure is None else hash(json.dumps(structure, sort_keys=True)),
-        0 if keys is None else hash((keys,)),
-    )
-
-
-def _flags(example: Example) -> int:
-    written = example.answer
-    flags: int = _WANTED if example.wanted else 0
-    if len(example.messages) > 1:
-        flags |= _ASKED
-    if example.rejected:
-        flags |= _PREFERRED
-    if is_short(written):
-        flags |= _SHORT
-    if is_long(written):
-        flags |= _LONG
-    return flags if written == written.strip() else flags | _SPACED
-
-
-_WANTED, _ASKED, _PREFERRED, _LONG, _SHORT, _SPACED = map(int, Flag)
-_normalised = functools.lru_cache(maxsize=64)(normalise)  # one system prompt stands in many examples

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from luthier.audit.entry import Flag
 from luthier.audit.exact_duplicate import copies_finding
 from luthier.audit.finding import Finding, Severity
 from luthier.audit.judgement_conflict import judgement_finding, judgements
@@ -20,7 +21,7 @@ from luthier.audit.label_conflict import (
     conflict_finding,
     conflict_severity,
 )
-from luthier.audit.ledger import Column, Flag, Ledger, Positions, groups
+from luthier.audit.ledger import Column, Ledger, Positions, groups
 from luthier.examples.answers import AnswerKind
 from luthier.examples.example import Example
 

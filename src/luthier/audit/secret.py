@@ -95,8 +95,11 @@ _NAMED = re.compile(  # what every match of `_ASSIGNED` has, in folded case: a f
     r"(?:key|token|secret|bearer)[\"']?\s*(?:[:=]|\s)\s*[\"']?[a-z0-9/+_.=-]{20}"
     r"|(?:pass(?:wor[dt]|wd|phrase)?|pwd|contraseña)[\"']?\s*[:=]"
 )
-LEAST_LENGTH_MARKED = 15  # of what any pattern matches
+LEAST_LENGTH_MARKED = 15  # of what any pattern matches, private keys apart: these alone have spaces
 LEAST_LENGTH = 20  # of a value that a space separates from its name
+_MARKERS = tuple(dict.fromkeys(marker.encode() for _, marker, _ in _PATTERNS))
+_LONG = b"x" * LEAST_LENGTH_MARKED
+_WORDS = bytes(ord(" ") if chr(byte).isspace() and byte < 128 else ord("x") for byte in range(256))
 _STANDS_FOR = re.compile(
     r"your|example|changeme|change_me|placeholder|dummy|xxxx|1234567|insert|replace|redacted|^env\b|environ",
     re.IGNORECASE,
@@ -110,8 +113,7 @@ def find_secrets(material: Material) -> list[Finding]:
     """One finding per example that holds any; score is how many distinct ones. What was found is masked."""
     findings = []
     for example, texts, joined in zip(material.all, material.texts, material.joined_texts, strict=True):
-        longest = max(map(len, joined.split()), default=0)
-        if not (_may_be_marked(joined, longest) or _may_assign(joined, longest)):
+        if not _may_hold(joined):
             continue
         found = dict.fromkeys(hit for text in texts for hit in secrets(text))
         if found:
@@ -140,7 +142,7 @@ def secrets(text: str) -> Iterator[tuple[str, str]]:
                 if kind == "private key" or bits_per_character(match.group()) >= LEAST_BITS_PER_CHARACTER:
                     spans.append(match.span())
                     yield kind, match.group()
-    if _may_assign(text, LEAST_LENGTH):
+    if _may_assign(text, long=True):
         for match in _ASSIGNED.finditer(text):
             name = match.lastgroup or ""
             start, value = match.start(name), match[name]
@@ -153,17 +155,32 @@ def secrets(text: str) -> Iterator[tuple[str, str]]:
                 yield "key", value.rstrip(".")
 
 
-def _may_be_marked(text: str, longest: int) -> bool:
-    """A quick look: what the patterns match is written without spaces and long, private keys apart."""
-    if longest < LEAST_LENGTH_MARKED and "PRIVATE KEY" not in text:
-        return False
-    rows = _LOOKED_FOR["_" in text, "-" in text]
-    return any([marker in text for _, marker, _ in rows])  # noqa: C419 a list takes half the time
+def _may_hold(text: str) -> bool:
+    """A quick look that few texts pass: at long words, and at what is named."""
+    data = text.encode("utf-8", "surrogatepass")
+    long = _long_words(data, data.translate(_WORDS))  # in bytes no word is shorter than in characters
+    if long:
+        joined = b" ".join(long)
+        if any([marker in joined for marker in _MARKERS]):  # noqa: C419 a list takes half the time
+            return True
+    return _may_assign(text, long=max(map(len, long), default=0) >= LEAST_LENGTH) or "PRIVATE KEY" in text
 
 
-def _may_assign(text: str, longest: int) -> bool:
+def _long_words(data: bytes, words: bytes) -> list[bytes]:
+    """The words that are long enough for a marked secret; in `words` every sign of theirs is an x."""
+    found = []
+    at = words.find(_LONG)
+    while at >= 0:
+        end = words.find(b" ", at)
+        end = len(words) if end < 0 else end
+        found.append(data[at:end])
+        at = words.find(_LONG, end)
+    return found
+
+
+def _may_assign(text: str, *, long: bool) -> bool:
     """A quick look: what is secret only by its name has a digit, and is long or follows `:` or `=`."""
-    if longest < LEAST_LENGTH and ":" not in text and "=" not in text:
+    if not long and ":" not in text and "=" not in text:
         return False
     folded = text.casefold()
     if not any([name in folded for name in _NAMES]):  # noqa: C419 a list takes half the time

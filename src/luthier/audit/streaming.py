@@ -6,11 +6,18 @@ counts of every example (`ledger`) where that can be, and otherwise from a sampl
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from luthier.audit.answer_tallies import (
+    draft_copied_answers,
+    draft_refusals,
+    draft_unfinished_answers,
+)
 from luthier.audit.checks import (
     CHECKS,
     OF_ONE_EXAMPLE,
@@ -21,11 +28,12 @@ from luthier.audit.checks import (
     run_checks,
     worst_first,
 )
+from luthier.audit.entry import Flag
 from luthier.audit.finding import Finding, Material, NotApplicableError
 from luthier.audit.inconsistent_answers import find_mixed_forms
 from luthier.audit.kept import Kept, Sample
 from luthier.audit.label_conflict import find_label_conflicts
-from luthier.audit.ledger import Flag, Ledger
+from luthier.audit.ledger import Ledger
 from luthier.audit.prompt_mismatch import find_wrapped_prompts
 from luthier.audit.repeats import (
     Pending,
@@ -33,6 +41,7 @@ from luthier.audit.repeats import (
     draft_judgement_conflicts,
     draft_label_conflicts,
 )
+from luthier.audit.sieve import OF_ONE, Sieve
 from luthier.audit.tallies import (
     draft_class_imbalance,
     draft_inconsistent_answers,
@@ -45,7 +54,8 @@ from luthier.examples.row import Problem
 from luthier.examples.wording import normalise, own_system, request_text
 from luthier.progress import Advance
 
-PART_EXAMPLES = 4096
+PART_EXAMPLES = 1024
+PARTS_AHEAD = 4  # that the second process may have before it
 SAMPLE_EXAMPLES = 20_000
 TEMPLATE_TOKENS, TURN_TOKENS = 1000, 32  # generous: what a chat template adds at most
 Drafting = Callable[[], Iterator[Pending]]
@@ -58,6 +68,7 @@ def audit_stream(
     look_up: LookUp | None = None,
     part_examples: int = PART_EXAMPLES,
     sample: Sample | None = None,
+    second_process: bool = False,
     advance: Advance | None = None,
     answer_kind: AnswerKind | None = None,
     test_share: float = 0.3,
@@ -72,6 +83,7 @@ def audit_stream(
         look_up: from positions among the examples to these.
         part_examples: how many are checked at once.
         sample: takes up the examples that are looked at together; room for 20,000 when None.
+        second_process: look at single examples in a process of its own (`Sieve`), with the same findings.
         advance: told the number of examples after each part.
         answer_kind, test_share, options: as for `audit_examples`.
 
@@ -83,10 +95,12 @@ def audit_stream(
     plan = Material(sides={}, answer_kind=answer_kind or "text", test_share=test_share, **options)
     seen = _Seen(plan, sample or Sample(SAMPLE_EXAMPLES), guess=answer_kind is None)
     stream = (item for item in examples if isinstance(item, Example))
-    while part := list(islice(stream, part_examples)):
-        seen.add(part)
-        if advance is not None:
-            advance(len(part))
+    with Sieve(plan.special_tokens) if second_process else nullcontext() as sieve:
+        while part := list(islice(stream, part_examples)):
+            seen.add(part, sieve)
+            if advance is not None:
+                advance(len(part))
+        seen.look_at_rest(sieve)
     return seen.finish(look_up or (lambda positions: _iterate_again(examples, positions)))
 
 
@@ -107,28 +121,53 @@ class _Seen:
     def __init__(self, plan: Material, sample: Sample, *, guess: bool) -> None:
         self.plan, self.guess = plan, guess
         self._kind = plan.answer_kind
-        self._of_one = {name: CHECKS[name] for name in OF_ONE_EXAMPLE}
+        self._of_one = {name: CHECKS[name] if name in OF_ONE_EXAMPLE else own for name, own in OF_ONE.items()}
+        self._waiting: deque[Material] = deque()
         self._sample, self._ledger, self._kept = sample, Ledger(), Kept()
         self._failed: dict[str, str] = {}
         self._skipped: dict[str, str] = {}
         self._ran: set[str] = set()
         self._file = ""
 
-    def add(self, part: Sequence[Example]) -> None:
-        """Check the next examples one by one, and remember what the other checks need."""
+    def add(self, part: Sequence[Example], sieve: Sieve | None) -> None:
+        """Check the next examples one by one, and remember what the other checks need.
+
+        With a sieve the examples are checked when it has told which of them to look at, some parts later.
+        """
         if self.guess and not len(self._ledger):
             self._kind = kind_of_answers([example for example in part if example.wanted])
         self._file = self._file or part[0].file
         material = replace(self.plan, sides={"all": part}, answer_kind=self._kind)
         if (tokens := material.tokens) is not None and material.max_tokens is not None:
             material = replace(material, tokens=_bounded(tokens, material.max_tokens))
-        outcome = run_checks(self._of_one, material, texts=False)
+        self._run({"truncation": CHECKS["truncation"]}, material)
+        if sieve is None:
+            self._run(self._of_one, material)
+        else:
+            sieve.put(part)
+            self._waiting.append(material)
+            if len(self._waiting) > PARTS_AHEAD:
+                self._look_at_suspects(sieve)
+        self._ledger.add(material)
+        self._sample.add(part)
+
+    def look_at_rest(self, sieve: Sieve | None) -> None:
+        """Check the examples that wait for what the sieve tells."""
+        while sieve is not None and self._waiting:
+            self._look_at_suspects(sieve)
+
+    def _look_at_suspects(self, sieve: Sieve) -> None:
+        material, places = self._waiting.popleft(), sieve.get()
+        if places is not None:
+            material = replace(material, sides={"all": [material.all[place] for place in places]})
+        self._run(self._of_one, material)
+
+    def _run(self, checks: Mapping[str, Check], material: Material) -> None:
+        outcome = run_checks(checks, material, texts=False)
         self._kept.add(outcome.findings)
         self._failed |= {name: why for name, why in outcome.failed if name not in self._failed}
         self._skipped |= dict(outcome.skipped)
-        self._ran |= self._of_one.keys() - dict(outcome.skipped).keys()
-        self._ledger.add(material)
-        self._sample.add(part)
+        self._ran |= checks.keys() - dict(outcome.skipped).keys()
 
     def finish(self, look_up: LookUp) -> Audit:
         """The findings on everything that was added."""
@@ -169,6 +208,9 @@ class _Seen:
             "inconsistent_answers": lambda: draft_inconsistent_answers(ledger, kind),
             "prompt_mismatch": lambda: draft_prompt_mismatch(ledger, plan.system),
             "too_few_examples": lambda: draft_too_few_examples(ledger, plan.test_share),
+            "unfinished_answer": lambda: draft_unfinished_answers(ledger, kind, self._sample.placed()),
+            "refusal": lambda: draft_refusals(ledger, kind),
+            "copied_answer": lambda: draft_copied_answers(ledger, kind),
         }
 
     def _add_whole(self, whole: Mapping[str, Drafting], look_up: LookUp) -> None:
@@ -180,6 +222,7 @@ class _Seen:
                     one for one in draft() if one.severity is None or self._kept.reserve(name, one.severity)
                 )
             except NotApplicableError as reason:
+                self._kept.drop(name)
                 self._skipped[name] = str(reason)
             except Exception as error:  # as in `run_checks`
                 self._failed[name] = f"{type(error).__name__}: {error}"
@@ -193,7 +236,9 @@ class _Seen:
         """Run the remaining checks, and parts of checks, on the sample; how many examples each looked at."""
         looked, total = self._sample.examples(), len(self._ledger)
         checks: dict[str, Check] = {
-            name: check for name, check in CHECKS.items() if name not in self._of_one and name not in whole
+            name: check
+            for name, check in CHECKS.items()
+            if name not in OF_ONE_EXAMPLE and name not in self._of_one and name not in whole
         }
         checks |= {name: part for name, part in _OF_SAMPLE.items() if name in whole}
         material = replace(self.plan, sides={"all": looked}, answer_kind=kind)

@@ -34,6 +34,7 @@ LONG_RUN = RUN + STEP - 1
 COMMON = 5  # texts; a run that more of them share is a phrase of the suite, such as an instruction
 RARE = 1000  # a text under 13 words counts with a word that the suites hold so rarely
 _BUCKETS = 1 << 20
+_WORDS_KEPT = 20_000  # texts
 _VERSION = 1
 _COLUMNS = ("hashes", "texts", "files", "lines", "parts")
 
@@ -60,9 +61,18 @@ class SuiteIndex:
     lines: npt.NDArray[np.int32]
     parts: npt.NDArray[np.int32]
     _read: dict[int, list[list[str]]] = field(default_factory=dict, repr=False)
+    _words: dict[int, list[str]] = field(default_factory=dict, repr=False)
 
     def words_of(self, text: int) -> list[str]:
         """The words of a text, read from its file."""
+        words = self._words.get(text)
+        if words is None:
+            if len(self._words) == _WORDS_KEPT:
+                self._words.clear()
+            words = self._words[text] = self._read_words(text)
+        return words
+
+    def _read_words(self, text: int) -> list[str]:
         file = int(self.files[text])
         if file not in self._read:
             self._read[file] = [list(row) for row in _rows(self.folder / self.names[file])]

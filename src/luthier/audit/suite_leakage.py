@@ -8,6 +8,7 @@ that are at least half of it; or 50 words in a row.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -52,14 +53,17 @@ def suite_items(examples: Sequence[Example], suites: SuiteIndex) -> Iterator[tup
     """For each example the texts of the suites that it holds, and the words in common."""
     words = [[word for text in e.texts for word in split_words(normalise(text))] for e in examples]
     own = {file: _own_suite(file, suites.folder) for file in {example.file for example in examples}}
-    done: set[tuple[int, int]] = set()
+    looked_at: dict[tuple[int, int], int] = {}  # up to which word; a leak to the end
     for number, at, text in suites.look_up(words):
-        if (number, text) in done or suites.where(text).startswith(own[examples[number].file] or "\0"):
+        if at < looked_at.get((number, text), 0) or suites.where(text).startswith(
+            own[examples[number].file] or "\0"
+        ):
             continue
         item = suites.words_of(text)
         first, end = _common_run(words[number], at, item)
+        looked_at[number, text] = end
         if _is_leak(end - first, len(item)):
-            done.add((number, text))
+            looked_at[number, text] = len(words[number])
             yield examples[number], text, " ".join(words[number][first:end])
 
 
@@ -70,9 +74,9 @@ def _is_leak(run: int, whole: int) -> bool:
 def _common_run(words: Sequence[str], at: int, item: Sequence[str]) -> tuple[int, int]:
     """The longest run of words around `at` that an item has too: from, and up to; (0, 0) for a mere hash."""
     best = 0, 0
-    wanted = words[at : at + RUN]
-    for place in range(len(item) - RUN + 1):
-        if item[place] != words[at] or list(item[place : place + RUN]) != list(wanted):
+    wanted = list(words[at : at + RUN])
+    for place in _places(item, words[at]):
+        if list(item[place : place + RUN]) != wanted:
             continue
         before = 0
         while before < min(at, place) and words[at - before - 1] == item[place - before - 1]:
@@ -85,6 +89,14 @@ def _common_run(words: Sequence[str], at: int, item: Sequence[str]) -> tuple[int
         if before + after > best[1] - best[0]:
             best = at - before, at + after
     return best
+
+
+def _places(words: Sequence[str], word: str) -> Iterator[int]:
+    place = -1
+    with contextlib.suppress(ValueError):
+        while True:
+            place = words.index(word, place + 1)
+            yield place
 
 
 def _own_suite(file: str, folder: Path) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from luthier.audit.class_imbalance import RARE_EXAMPLES, RARE_LISTED, imbalance
+from luthier.audit.entry import Flag
 from luthier.audit.finding import Finding, NotApplicableError
 from luthier.audit.inconsistent_answers import (
     SPELLINGS_LISTED,
@@ -21,7 +22,7 @@ from luthier.audit.inconsistent_answers import (
     mixed_json,
     other_keys,
 )
-from luthier.audit.ledger import Flag, Ledger, Positions, groups, tally
+from luthier.audit.ledger import Ledger, Positions, groups, tally
 from luthier.audit.prompt_mismatch import system_mismatch
 from luthier.audit.repeats import Found, Pending, disagreeing, limited, places
 from luthier.audit.too_few_examples import too_few

@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from luthier.audit.finding import Finding, Material, NotApplicableError, Severity, counted, shown
+from luthier.audit.sentence_ends import Words, are_cut, ends, is_sentence, stops
 from luthier.examples.answers import parse_structure
 from luthier.examples.example import Example
 
 _FENCE = re.compile(r"^ {0,3}(```|~~~)", re.MULTILINE)
 _OPENING = {"}": "{", "]": "["}
-_LEAST_EXAMPLES = 40
-_LONG_WORDS = 8
+LEAST_SENTENCES = 40
 _NEARLY_ALL = 0.95
-_LEAST_CAP = {"characters": 100, "words": 40}
-_CAP_ANSWERS, _CAP_SHARE, _NEARLY_CAP = 3, 0.01, 0.95
-_NO_END = frozenset(
-    (
-        *(
-            "the",
-            "a",
-            "an",
-            "of",
-            "and",
-            "or",
-            "but",
-            "because",
-            "with",
-            "from",
-            "than",
-            "its",
-            "their",
-            "be",
-        ),
-        *("der", "die", "das", "und", "oder", "ein", "eine", "mit", "von", "zum", "zur", "weil", "le", "la"),
-        *("les", "un", "une", "des", "du", "et", "ou", "avec", "el", "los", "las", "una", "con", "del", "y"),
-    )
-)
-_CLOSERS = "\"'”’»›)]}*_`>」』）】"
-_LIST_ITEM = re.compile(r"^\s*(?:[-*•|#>]|\d{1,3}[.)]|[a-z][.)])\s?", re.IGNORECASE)
+LEAST_CAP = {"characters": 100, "words": 40}
+_CAP_ANSWERS, _CAP_SHARE, NEARLY_CAP = 3, 0.01, 0.95
 
 
 def find_unfinished_answers(material: Material) -> list[Finding]:
@@ -54,10 +29,15 @@ def find_unfinished_answers(material: Material) -> list[Finding]:
     """
     if material.answer_kind == "label":
         raise NotApplicableError("the answers are labels")
-    found = [finding for example in material.all if (finding := open_answer(example))]
+    found = find_open_answers(material)
     known = {id(finding.examples[0]) for finding in found}
     rest = [example for example in material.all if id(example) not in known]
     return [*found, *_at_a_cap(rest), *_mid_sentence(rest)]
+
+
+def find_open_answers(material: Material) -> list[Finding]:
+    """Of `find_unfinished_answers` what can be said of one answer by itself."""
+    return [finding for example in material.all if (finding := open_answer(example))]
 
 
 def open_answer(example: Example) -> Finding | None:
@@ -103,64 +83,74 @@ def _open_structure(answer: str) -> str | None:
 
 
 def _at_a_cap(examples: Sequence[Example]) -> list[Finding]:
-    """Answers of one length, the longest there is, that stop without an end, while few are nearly as long."""
     for unit, lengths in (
         ("characters", [len(example.answer) for example in examples]),
         ("words", [len(example.answer.split()) for example in examples]),
     ):
         cap = max(lengths, default=0)
         members = [example for example, n in zip(examples, lengths, strict=True) if n == cap]
-        nearly = sum(cap > n >= _NEARLY_CAP * cap for n in lengths)
-        many = len(members) >= max(_CAP_ANSWERS, _CAP_SHARE * len(examples), 2 * nearly)
-        if (
-            many
-            and cap >= _LEAST_CAP[unit]
-            and 2 * sum(not _ends(example.answer) for example in members) > len(members)
-        ):
-            message = f"{counted(len(members), 'answer')} of {cap:,} {unit}, which none exceeds: cut at a cap"
-            fix = "write the rest, or leave the rows out; raise the limit of what wrote them"
-            share = len(members) / len(examples)
-            return [Finding("unfinished_answer", "warning", share, message, fix, tuple(members))]
+        nearly = sum(cap > n >= NEARLY_CAP * cap for n in lengths)
+        bare = sum(not ends(example.answer) for example in members)
+        if is_cap(unit, cap, (len(examples), len(members), nearly, bare)):
+            return [cap_finding(unit, cap, len(members) / len(examples), len(members), members)]
     return []
 
 
-def _mid_sentence(examples: Sequence[Example]) -> list[Finding]:
-    """Answers without a mark at their end, where nearly all others have one.
+def is_cap(unit: str, cap: int, counts: tuple[int, int, int, int]) -> bool:
+    """Whether the largest length is one at which answers were cut.
 
-    A warning when one of them stops at a word that ends no sentence, or within a word.
+    Args:
+        unit: `characters` or `words`.
+        counts: all answers, those of this length, those nearly as long, and of the former those that have
+            no end.
     """
-    long = [example for example in examples if example.answer.count(" ") >= _LONG_WORDS - 1]
-    members = [example for example in long if not _ends(example.answer)]
-    share = len(members) / max(1, len(long))
-    if not members or len(long) < _LEAST_EXAMPLES or share > 1 - _NEARLY_ALL:
+    answers, members, nearly, bare = counts
+    many = members >= max(_CAP_ANSWERS, _CAP_SHARE * answers, 2 * nearly)
+    return many and cap >= LEAST_CAP[unit] and 2 * bare > members
+
+
+def cap_finding(unit: str, cap: int, share: float, count: int, members: Sequence[Example]) -> Finding:
+    """Answers of one length, the longest there is, that stop without an end; `members` are shown."""
+    message = f"{counted(count, 'answer')} of {cap:,} {unit}, which none exceeds: cut at a cap"
+    fix = "write the rest, or leave the rows out; raise the limit of what wrote them"
+    return Finding("unfinished_answer", "warning", share, message, fix, tuple(members))
+
+
+def _mid_sentence(examples: Sequence[Example]) -> list[Finding]:
+    long = [example for example in examples if is_sentence(example.answer)]
+    bare = [example for example in long if not ends(example.answer)]
+    if not bare or len(long) < LEAST_SENTENCES:
         return []
-    words = Counter(word for example in long for word in example.answer.casefold().split())
-    stopped = [e for e in members if _stops(e.answer, words)]
-    message = (
-        f"{counted(len(members), 'answer')} without a mark at the end, where the other {1 - share:.1%} have "
-        f"one: {shown('…' + (stopped or members)[0].answer.rstrip()[-40:], 42)}"
-    )
-    fix = "see whether they were cut off, and write the rest"
+    words = Words(example.answer for example in long)
+    known = {id(example) for example in bare}
+    ended = [example.answer for example in long if id(example) not in known]
+    stopped = [e for e in bare if stops(e.answer) or words.is_begun(e.answer)]
+    share = len(bare) / len(long)
+    if not is_few(share) and not are_cut([example.answer for example in bare], ended, words):
+        return []
+    return [sentence_finding(len(bare), share, (stopped or bare)[0], bare, stopped=bool(stopped))]
+
+
+def is_few(share: float) -> bool:
+    """Whether so few answers have no mark at their end that they are the exception, however they stop."""
+    return share <= 1 - _NEARLY_ALL
+
+
+def sentence_finding(
+    count: int, share: float, first: Example, members: Sequence[Example], *, stopped: bool
+) -> Finding:
+    """Answers without a mark at their end, where the others have one, or which were cut.
+
+    A warning when one of them, such as the `first`, stops at a word that ends no sentence, or within a word.
+    `members` are shown.
+    """
     severity: Severity = "warning" if stopped else "info"
-    return [Finding("unfinished_answer", severity, share, message, fix, tuple(members))]
-
-
-def _stops(answer: str, words: Mapping[str, int]) -> bool:
-    """Whether a text stops at a word that ends no sentence, or at the beginning of a word known otherwise."""
-    last = answer.casefold().split()[-1]
-    if last in _NO_END or last.endswith((",", "-", "–")):
-        return True
-    return len(last) > 2 and words[last] == 1 and any(w.startswith(last) and n > 1 for w, n in words.items())
-
-
-def _ends(answer: str) -> bool:
-    """Whether a text ends as sentences, lists, code and formulas do."""
-    text = answer.rstrip()
-    last = text.rsplit("\n", 1)[-1]
-    body = last.rstrip(_CLOSERS)
-    if len(body) < len(last.rstrip()) or _LIST_ITEM.match(last):
-        return True  # something was closed, or a list ends, whose items are no sentences
-    kind = unicodedata.category(text[-1:] or " ")
-    return (
-        kind in ("Po", "Pe", "Pf", "So", "Sm", "Sk", "Sc") and text[-1:] not in ",;&@/\\"
-    ) or "://" in last
+    told = f"{counted(count, 'answer')} without a mark at the end"
+    if is_few(share):
+        told += f", where the other {1 - share:.1%} have one"
+        fix = "see whether they were cut off, and write the rest"
+    else:
+        told += f" ({share:.0%}), many of them in mid-sentence"
+        fix = "write the rest, or leave the rows out; raise the limit of what wrote them"
+    quoted = shown("…" + first.answer.rstrip()[-40:], 42)
+    return Finding("unfinished_answer", severity, share, f"{told}: {quoted}", fix, tuple(members))

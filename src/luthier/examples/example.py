@@ -140,7 +140,7 @@ class Example:
     @property
     def texts(self) -> list[str]:
         """All that is written in it: every turn, and the worse answers."""
-        return [*(message.text for message in self.messages), *self.rejected]
+        return [*[message.text for message in self.messages], *self.rejected]  # a list: half the time
 
     def as_row(self) -> dict[str, Any]:
         """The example as a line of the run folder's `data/*.jsonl`."""

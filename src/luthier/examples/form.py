@@ -113,7 +113,7 @@ def convert_row(form: Format, row: Values) -> Conversation:
     return Conversation(
         tuple(messages),
         None if group in (None, "") else read_text(group, "group"),
-        {key: value for key, value in row.items() if key not in known} | form.keeps(row),
+        {**{key: value for key, value in row.items() if key not in known}, **form.keeps(row)},
         form.worse(row, messages),
         form.wanted(row),
         form.tools(row) if form.asks and "tools" in known else (),
@@ -181,7 +181,7 @@ def check_conversation(messages: Sequence[Message], *, asks: bool = True) -> Non
     if not messages[-1].text.strip():
         what = "answer" if asks else "text"
         raise DataError(f"the {what} is empty", fix=f"write the {what}, or leave the example out")
-    if asks and not any(m.role == "user" and m.content.strip() for m in messages[:-1]):
+    if asks and not any([m.role == "user" and m.content.strip() for m in messages[:-1]]):  # noqa: C419 half the time
         raise DataError("there is nothing from the user before the answer", fix="write what the user asks")
     if messages[-1].weight == 0:
         raise DataError("the answer has weight 0, so nothing would be learnt", fix="set its weight to 1")

@@ -10,6 +10,8 @@ from typing import Any
 
 from luthier.examples.example import Message
 
+_UNESCAPED = bytes(byte for byte in range(32, 256) if byte not in b'"\\')
+
 
 def example_id(
     messages: Sequence[Message],
@@ -21,19 +23,26 @@ def example_id(
 
     Ids of calls are drawn anew by whoever writes them, so they do not count.
     """
-    if not (rejected or tools) and wanted and all(map(_is_plain, messages)):
-        told = ", ".join([f"[{_quote(m.role)}, {_quote(m.content)}]" for m in messages])
-        return _digest(f"[{told}]")  # what json.dumps writes, in a third of its time
+    if not (rejected or tools) and wanted:
+        told = [b"[%b, %b]" % (_quoted(m.role), _quoted(m.content)) for m in messages if _is_plain(m)]
+        if len(told) == len(messages):
+            return _digest(b"[%b]" % b", ".join(told))  # what json.dumps writes, in a fifth of its time
     said: list[object] = [_said(message) for message in messages]
     if rejected or not wanted:
         said += [{"rejected": list(rejected), "wanted": wanted}]
     if tools:
         said += [{"tools": list(tools)}]
-    return _digest(json.dumps(said, ensure_ascii=False))
+    return _digest(json.dumps(said, ensure_ascii=False).encode())
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _digest(told: bytes) -> str:
+    return hashlib.sha256(told).hexdigest()[:16]
+
+
+def _quoted(text: str) -> bytes:
+    """A text as JSON writes it."""
+    told = text.encode()
+    return _quote(text).encode() if told.translate(None, _UNESCAPED) else b'"%b"' % told
 
 
 def _is_plain(message: Message) -> bool:

@@ -25,7 +25,6 @@ ROLES = {
     **dict.fromkeys(("tool", "function", "observation", "ipython"), "tool"),
     **dict.fromkeys(("function_response", "function-response", "tool_response", "tool-response"), "tool"),
 }
-_PLAIN = {"role", "content"}
 _SPEAKERS = {name: role for name, role in ROLES.items() if role in ("system", "user", "assistant")}
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 
@@ -94,6 +93,9 @@ def read_chat(value: Any, name: str) -> list[Message]:
         raise DataError(f"{name} is not a list", fix=f'write "{name}": [{{"role": …, "content": …}}, …]')
     messages: list[Message] = []
     for number, item in enumerate(value):
+        if (plain := _plain_turn(item)) is not None:
+            messages.append(plain)
+            continue
         place = f"{name}[{number}]"
         for message in read_turn(item, place):
             _check_result(message, messages, place)
@@ -111,10 +113,8 @@ def read_turn(item: Any, name: str) -> list[Message]:
     Raises:
         DataError: it is none, has an unknown role or weight, or is not text.
     """
-    if type(item) is dict and item.keys() == _PLAIN and type(item["content"]) is type(item["role"]) is str:
-        known = _SPEAKERS.get(item["role"])
-        if known is not None:
-            return [Message(known, item["content"])]  # what nearly all turns are, in a tenth of the time
+    if (plain := _plain_turn(item)) is not None:
+        return [plain]
     said = _spelled_alike(item, name)
     role = ROLES[said["role"]]
     weight = _weight(said, name)
@@ -130,6 +130,16 @@ def read_turn(item: Any, name: str) -> list[Message]:
         content = json.dumps(content, ensure_ascii=False)
     named, answered = _own_text(said, "name", name), _own_text(said, "tool_call_id", name)
     return [Message(role, read_content(content, name), weight, name=named, tool_call_id=answered)]
+
+
+def _plain_turn(item: Any) -> Message | None:
+    """A turn that has a role and a text alone, as nearly all have, in a tenth of the time; else None."""
+    if type(item) is not dict or len(item) != 2:
+        return None
+    role, content = item.get("role"), item.get("content")
+    if type(role) is not str or type(content) is not str or role not in _SPEAKERS:
+        return None
+    return Message(_SPEAKERS[role], content)
 
 
 def _spelled_alike(item: Any, name: str) -> dict[str, Any]:
@@ -220,8 +230,10 @@ def _continues(before: Message, message: Message, item: Any) -> bool:
 
 
 def _check_result(message: Message, before: Sequence[Message], name: str) -> None:
+    if not message.tool_call_id:
+        return
     made = {call.id for turn in before for call in turn.tool_calls if call.id}
-    if message.tool_call_id and made and message.tool_call_id not in made:
+    if made and message.tool_call_id not in made:
         raise DataError(
             f"{name} is the result of call {message.tool_call_id!r}, which nobody made",
             fix=f"use the id of a call before it: {', '.join(sorted(made)[:5])}",

@@ -30,7 +30,10 @@ def normalise(text: str) -> str:
     """
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    return " ".join(_MARKS_AT_EDGES.sub("", text.casefold()).split())
+    text = _MARKS_AT_EDGES.sub("", text.casefold()).replace("\n", " ")
+    if "  " not in text and text.isprintable():  # the only space that is printable is " "
+        return text.strip(" ")  # half the time of the words apart
+    return " ".join(text.split())
 
 
 def split_words(text: str) -> list[str]:
