@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tiny_training import make_items, make_model, measured, metrics, run, settings, trainable
+from tiny_training import losses, make_items, make_model, measured, metrics, run, settings, trainable
 
 from luthier.train import checkpoint, loop, saving
 from luthier.train.checkpoint import Checkpoints
@@ -43,7 +43,8 @@ def train(home: str, size: str, fatal_call: int | None) -> None:
         peak=2e-2,
     )
     save_file(trainable(model), folder / "weights.safetensors")
-    rows = {"lines": measured(metrics(folder / "train")), "summary": measured([summary])}
+    lines = measured(metrics(folder / "train")) + losses(folder / "train")
+    rows = {"lines": lines, "summary": measured([summary])}
     (folder / "result.json").write_text(json.dumps(rows))
 
 

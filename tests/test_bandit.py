@@ -6,6 +6,7 @@ sampled answers, as from a language model, and log-probabilities from four logit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -140,7 +141,80 @@ def test_rewards_divided_by_their_spread_go_further() -> None:
     assert found.exp()[3] > end_of(GROUPED).exp()[3] + 0.1
 
 
-def test_the_imitation_of_the_best_ends_at_the_best_answer() -> None:
-    found = play(BestOf(samples=4), prompts=8)
+# --- imitation of the best: nothing holds it, so what is known is where each round of it ends -----
+
+NEVER = 1e-12  # a share
+FIRST_OF_FOUR = BestOf(samples=4)
+GOOD_ENOUGH = BestOf(samples=1, threshold=0.7)
+BEST_IF_GOOD = BestOf(samples=4, threshold=0.5)
+ROUNDS = {"best of 4": FIRST_OF_FOUR, "good enough": GOOD_ENOUGH, "best if good": BEST_IF_GOOD}
+
+
+def next_of(method: BestOf, p: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of the kept answers, where answers come from `p`: their imitation ends there.
+
+    The best of n answers is k where none is better and not all are worse: F_k^n - F_(k-1)^n, with F the
+    chance of an answer that is no better than k. Not kept are groups of n times k, p_k^n; or, with a
+    threshold, those whose best answer is below it.
+    """
+    n, sums = method.samples, torch.cumsum(p.exp(), 0)
+    best_is = sums**n - torch.cat([numbers([0.0]), sums[:-1]]) ** n
+    if method.threshold is None:
+        kept = best_is - p.exp() ** n
+    else:
+        kept = best_is * (numbers(REWARDS) >= method.threshold)
+    return (kept / kept.sum()).clamp_min(NEVER).log()
+
+
+def imitate(method: BestOf, p: torch.Tensor, generator: torch.Generator, groups: int = 2500) -> torch.Tensor:
+    """Log-probabilities after a round: answers of `p`, and what is kept of them imitated to the end.
+
+    The mean loss has the gradient p - q in the logits, q the shares of what is kept; so it ends at q.
+    """
+    arms = torch.multinomial(p.exp(), groups * method.samples, replacement=True, generator=generator).tolist()
+    answers = [Sample(ARMS[k], REWARDS[k], True, p[k : k + 1], BASE[k : k + 1]) for k in range(4)]
+    samples = [answers[k] for k in arms]
+    items = method.learn([samples[i : i + method.samples] for i in range(0, len(samples), method.samples)])
+    logits = p.clone().requires_grad_()
+    logps = [[own] for own in torch.log_softmax(logits, 0).split(1)]
+    outputs = [logps[item.sequences[0].ids[1]] for item in items]
+    (slope,) = torch.autograd.grad(method.loss(items, outputs) / method.total(items), logits)
+    return (p.exp() - slope).clamp_min(NEVER).log()
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("method", ROUNDS.values(), ids=ROUNDS)
+def test_the_imitation_of_the_best_ends_at_what_is_kept(method: BestOf, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    expected, found = BASE, BASE
+    for _ in range(2):
+        expected, found = next_of(method, expected), imitate(method, found, generator)
+        assert divergence(found, expected) < NEAR
+    assert divergence(expected, BASE) > 20 * NEAR
+    assert divergence(found, BASE) > 20 * NEAR
+
+
+def test_where_rounds_of_imitation_lead() -> None:
+    """By hand: what is good enough keeps its proportions, and no round changes it again; n answers leave the
+    best alone. A step from p to the best of n goes no further than log n - (n - 1) / n."""
+    good = next_of(GOOD_ENOUGH, BASE).exp()
+    assert good.tolist() == pytest.approx([0, 0, 2 / 3, 1 / 3], abs=1e-9)
+    torch.testing.assert_close(next_of(GOOD_ENOUGH, good.log()).exp(), good)
+    assert next_of(BEST_IF_GOOD, BASE).exp()[3].item() == pytest.approx((1 - 0.9**4) / (1 - 0.7**4))
+    p = BASE
+    for _ in range(12):
+        q = next_of(replace(FIRST_OF_FOUR, threshold=0.0), p)
+        assert divergence(q, p) < math.log(4) - 3 / 4
+        p = q
+    assert p.exp()[3].item() > 0.999
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_imitation_of_the_best_goes_to_the_best_answer_and_stays_above_the_threshold(seed: int) -> None:
+    """Step by step, with answers of the policy as it is."""
+    found = play(FIRST_OF_FOUR, prompts=8, seed=seed)
     assert found.exp()[3].item() > 0.7
     assert divergence(found, best(BETA)) > 20 * NEAR
+    good = play(GOOD_ENOUGH, prompts=16, seed=seed)
+    assert good.exp()[2:].sum().item() > 0.9
+    assert good.exp()[2].item() > 0.3, "an answer that is good enough is not unlearnt"

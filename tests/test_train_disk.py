@@ -165,10 +165,12 @@ def test_lost_lines_are_noted_and_nothing_else_is_lost(tmp_path: Path) -> None:
     expected = go(tmp_path / "whole")
     with pytest.raises(Crash):
         go(tmp_path / "run", show=crash_at(5))
-    (tmp_path / "run/metrics.jsonl").unlink()
+    for name in ("metrics.jsonl", "losses.jsonl"):
+        (tmp_path / "run" / name).unlink()
     shown: list[Progress] = []
     weights, lines, summary = go(tmp_path / "run", show=shown.append)
-    assert shown[0].note == "going on after step 4; lines of metrics.jsonl are missing"
+    told = "going on after step 4; lines of metrics.jsonl are missing; lines of losses.jsonl are missing"
+    assert shown[0].note == told
     assert same((weights, [], summary), (expected[0], [], expected[2]))
     assert lines == [line for line in expected[1] if line["step"] > 4]
 

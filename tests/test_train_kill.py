@@ -16,8 +16,8 @@ import pytest
 
 # Moments of a process that goes on from a checkpoint and writes the next: before and after each of the
 # calls that make a name or its content durable.
-TORN, MANIFEST, UNNAMED, NAMED, PRUNING, NEXT_BUT_ONE = 9, 24, 38, 39, 44, 90
-MOMENTS = 60
+TORN, MANIFEST, UNNAMED, NAMED, PRUNING, NEXT_BUT_ONE = 15, 30, 44, 45, 50, 100
+MOMENTS = 66
 
 
 def newest_whole(folder: Path) -> int:

@@ -250,3 +250,58 @@ def test_another_grader_trains_again_only_where_it_chooses(model: Path, tmp_path
 
     assert key("loss", "label") == key("loss", "string_check")
     assert key("score", "label") != key("score", "string_check")
+
+
+# --- labels that training did not believe ---------------------------------------------------------
+
+
+def mislabelled(folder: Path, count: int = 120) -> set[int]:
+    """Remarks of which every tenth has the other label; returns their lines."""
+    path = tiny_run.write_examples(folder / "tickets.jsonl", count)
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    wrong = set(range(5, count + 1, 10))
+    for line in wrong:
+        answer = rows[line - 1]["messages"][1]
+        answer["content"] = {"good": "bad", "bad": "good"}[answer["content"]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return wrong
+
+
+def test_planted_labels_are_named_after_training(model: Path, tmp_path: Path) -> None:
+    wrong = mislabelled(tmp_path)
+    run, _ = trained(model, tmp_path, epochs=4)
+    found = run.record.read_json("train/doubtful.json")
+    lines = {place["line"] for row in found["found"] for place in row["examples"]}
+    known = [row["line"] for row in run.record.read_jsonl("data/train.jsonl")]
+    assert found["judged"] == len(known)
+    assert len(lines & wrong) / len(lines) > 2 * len(wrong & set(known)) / len(known)
+    assert all(len(row["losses"]) == 4 for row in found["found"])
+    assert found["says"].startswith(f"{len(lines)} of {len(known)} training labels ")
+    assert {row["where"] for row in run.record.read_jsonl("train/losses.jsonl")} == {
+        f"{tmp_path / 'tickets.jsonl'}:{line}" for line in known
+    }
+
+
+def test_a_run_from_before_losses_were_kept_is_left_as_it_is(model: Path, tmp_path: Path) -> None:
+    run, _ = trained(model, tmp_path)
+    memo = run.record.stage_memo("train")
+    assert memo is not None
+    del memo["outputs"]["train/losses.jsonl"]
+    (tmp_path / "run/.stages/train.json").write_text(json.dumps(memo))
+    (tmp_path / "run/.stages/doubt.json").unlink()
+    for name in ("train/losses.jsonl", "train/doubtful.json"):
+        (tmp_path / "run" / name).unlink()
+    (tmp_path / "run/verdict.json").write_text("{}")
+    again, notes = trained(model, tmp_path)
+    assert not notes.moved, "it does not train again"
+    told = again.record.read_json("train/doubtful.json")
+    assert (told["says"], told["found"]) == (None, [])
+    assert (tmp_path / "run/verdict.json").is_file(), "what was concluded stays"
+
+
+def test_what_is_trained_beside_is_not_in_the_history(model: Path, tmp_path: Path) -> None:
+    run, _ = trained(model, tmp_path, replay=0.3, epochs=1)
+    assert run.record.read_json("train/summary.json")["replayed"]
+    wheres = [row["where"] for row in run.record.read_jsonl("train/losses.jsonl")]
+    assert len(wheres) == len(run.record.read_jsonl("data/train.jsonl"))
+    assert not [where for where in wheres if where.startswith("replay")]

@@ -3,6 +3,7 @@
 TRL's trainers train a plain PEFT model on padded batches; Luthier's loop trains its own on forests of small
 micro-batches. What TRL has under another name is compared there:
 
+- continued pre-training: SFT on texts whose first token, which is predicted from nothing, has no label;
 - label smoothing of DPO: `aot_unpaired` with one pair per step, where its sorting sorts nothing;
 - DPO without a reference: CPO (`sigmoid`, alpha 0), with label smoothing and without;
 - SimPO: CPO (`simpo`, alpha 0);
@@ -31,7 +32,7 @@ from torch.utils.data import DataLoader
 
 from luthier.chat import TrainingSequence
 from luthier.forest import score
-from luthier.methods import DPO, KTO, ORPO, Item, Method, SimPO
+from luthier.methods import CPT, DPO, KTO, ORPO, SFT, Item, Method, SimPO
 from luthier.methods.method import Mismatch
 from luthier.models import LoadedModel, attach_adapter
 from luthier.recipe import Adapter, Train
@@ -66,6 +67,8 @@ class Case:
 
 
 CASES = [
+    Case("sft", SFT(), "SFT", {}, batch_tokens=40),
+    Case("cpt", CPT(), "SFT", {}, prompt=(1, 1), batch_tokens=25),
     Case("dpo", DPO(beta=0.3), "DPO", {"beta": 0.3, "loss_type": ["sigmoid"]}),
     Case(
         "dpo-norm",
@@ -109,7 +112,7 @@ CASES = [
         batch_tokens=25,
     ),
 ]
-FAST = ("dpo", "kto")
+FAST = ("sft", "dpo", "kto")
 
 
 @pytest.mark.parametrize(
@@ -150,6 +153,8 @@ def made_up_items(case: Case) -> list[Item]:
             item = Item(
                 "", (after(prompt, answers[number % 4]),), wanted=(number % 4 != 3,), mismatch=mismatch
             )
+        elif case.trainer == "SFT":
+            item = Item("", (after(prompt, chosen),))
         else:
             pair = after(prompt, chosen), after(prompt, tokens(1, 8))
             item = Item("", pair, wanted=(True, False))
@@ -292,7 +297,7 @@ def trl_losses(
 
 
 def classes(name: str) -> tuple[Any, Any]:
-    if name in ("DPO", "KTO"):
+    if name in ("SFT", "DPO", "KTO"):
         import trl
 
         return getattr(trl, f"{name}Trainer"), getattr(trl, f"{name}Config")
@@ -332,6 +337,8 @@ def row_of(case: Case, item: Item) -> dict[str, Any]:
             "chosen_ids": ids[0][cuts[0] :],
             "rejected_ids": ids[1][cuts[1] :],
         }
+    if case.trainer == "SFT":
+        return {"input_ids": ids[0], "labels": [-100] * cuts[0] + ids[0][cuts[0] :]}
     row: dict[str, Any] = {}
     for name, own, cut in zip(("chosen", "rejected"), ids, cuts, strict=True):
         row[f"{name}_input_ids"] = own

@@ -86,15 +86,20 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def losses(folder: Path) -> list[dict[str, Any]]:
+    """The lines of `losses.jsonl`."""
+    return [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
+
+
 def measured(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows without clocks and memory."""
     return [{k: v for k, v in row.items() if k not in NOT_EXACT} for row in rows]
 
 
 def outcome(folder: Path, trained: tuple[Model, dict[str, Any]]) -> tuple[Weights, list[Any], dict[str, Any]]:
-    """All that must not depend on whether a run was interrupted: weights, metrics, summary."""
+    """All that must not depend on whether a run was interrupted: weights, metrics and losses, summary."""
     model, summary = trained
-    return trainable(model), measured(metrics(folder)), measured([summary])[0]
+    return trainable(model), measured(metrics(folder)) + losses(folder), measured([summary])[0]
 
 
 def same(a: tuple[Weights, list[Any], Any], b: tuple[Weights, list[Any], Any]) -> bool:

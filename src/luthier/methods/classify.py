@@ -23,9 +23,7 @@ from luthier.chat import ChatFormat
 from luthier.errors import DataError
 from luthier.examples.example import Example
 from luthier.methods.method import Item, Method, read_at_end
-from luthier.models.encoder import read_text
 from luthier.models.heads import HeadKind
-from luthier.models.load import LoadedModel
 
 ClassWeights = Literal["equal", "balanced"]
 
@@ -59,22 +57,7 @@ class Classify(Method):
                 prompt = chat.prompt(request)
             except DataError as error:
                 raise DataError(error.message, where=example.where, fix=error.fix) from error
-            items.append(Item(example.where, (read_at_end(prompt),), label=_label(example)))
-        return items
-
-    def encoder_items(
-        self, examples: Sequence[Example], loaded: LoadedModel, system: str | None
-    ) -> list[Item]:
-        """`items` for an encoder, which reads the request as plain text: its messages, a line for each.
-
-        Raises:
-            DataError: a label is empty.
-        """
-        items = []
-        for example in examples:
-            told = [message.content for message in example.request]
-            text = "\n".join([*([system] if system else []), *told])
-            items.append(Item(example.where, (read_at_end(read_text(loaded, text)),), label=_label(example)))
+            items.append(Item(example.where, (read_at_end(prompt),), label=label_of(example)))
         return items
 
     def settle(self, items: Sequence[Item]) -> Classify:
@@ -107,12 +90,23 @@ class Classify(Method):
 
     def loss(self, items: Sequence[Item], logps: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
         """Summed weighted cross-entropy; `logps` are the outputs of the head, `[K]` for each prompt."""
+        outputs, targets = self._outputs(items, logps)
+        return cross_entropy(outputs, targets, weight=outputs.new_tensor(self._weights()), reduction="sum")
+
+    def losses(self, items: Sequence[Item], logps: Sequence[Sequence[torch.Tensor]]) -> list[float]:
+        """Cross-entropy of each item, in nats, whatever its label weighs."""
+        found: list[float] = cross_entropy(*self._outputs(items, logps), reduction="none").tolist()
+        return found
+
+    def _outputs(
+        self, items: Sequence[Item], logps: Sequence[Sequence[torch.Tensor]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Outputs `[N, K]` and places of the labels `[N]`."""
         outputs = torch.stack([own for (own,) in logps])
         if outputs.shape[1] != len(self.labels):
             raise ValueError(f"{outputs.shape[1]} outputs for {len(self.labels)} labels")
         places = [_place_of(item, self.labels) for item in items]
-        targets = torch.tensor(places, device=outputs.device)
-        return cross_entropy(outputs, targets, weight=outputs.new_tensor(self._weights()), reduction="sum")
+        return outputs, torch.tensor(places, device=outputs.device)
 
     def _weights(self) -> tuple[float, ...]:
         if self.class_weights == "equal":
@@ -122,7 +116,8 @@ class Classify(Method):
         return self.class_weights
 
 
-def _label(example: Example) -> str:
+def label_of(example: Example) -> str:
+    """The answer as a label; DataError where it is empty."""
     label = example.answer.strip()
     if not label:
         raise DataError("the label is empty", where=example.where, fix="fill it in or remove the row")

@@ -87,3 +87,7 @@ class CPT(Method):
     def loss(self, items: Sequence[Item], logps: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
         """Weighted sum of negative log-likelihoods, float32 scalar."""
         return SFT().loss(items, logps)
+
+    def losses(self, items: Sequence[Item], logps: Sequence[Sequence[torch.Tensor]]) -> list[float]:
+        """Mean negative log-likelihood of each piece, in nats per token."""
+        return SFT().losses(items, logps)

@@ -73,6 +73,7 @@ class Item:
         margins: by how much each sequence, the best first, is known to be worse than the first; empty where
             nothing is known.
         label: what the item's one sequence is an instance of; None where nothing is classified.
+        beside: whether it is no example, but trained along: replayed answers, made-up sentences.
         to_come: tokens, about, by which its answers with their prompts will exceed that one prompt.
         repeats: how often it is seen in an epoch, on average over epochs.
     """
@@ -88,6 +89,7 @@ class Item:
     asked: Example | None = field(default=None, repr=False, compare=False)
     margins: tuple[float, ...] = ()
     label: str | None = None
+    beside: bool = False
     to_come: int = 0
     repeats: float = 1.0
 
@@ -223,3 +225,14 @@ class Method(Protocol):
     def measure(self, items: Sequence[Item], logps: Sequence[Sequence[torch.Tensor]]) -> Mapping[str, float]:
         """Numbers to log of an update beside its loss, from what the loss was given; most have none."""
         return {}
+
+    def losses(self, items: Sequence[Item], logps: Sequence[Sequence[torch.Tensor]]) -> list[float]:
+        """Each item's own mean loss per trained token, kept as its history.
+
+        Only where answers that were given are imitated does it say something of these answers; most methods
+        keep none.
+
+        Args:
+            logps: what the loss was given.
+        """
+        return []

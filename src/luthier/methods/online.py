@@ -23,7 +23,8 @@ class Sample:
         reward: of the whole answer.
         finished: whether a terminator ended it, not the limit of new tokens.
         policy: `[T]` log-probabilities under the model that wrote it, float32 on the CPU.
-        reference: the same before training; None where `Online.needs_reference` is false.
+        reference: the same before training; None where the method does not need it (`needs_reference`) and it
+            is not at hand either. A loss without a KL term must not look at it.
         values: what the value head expected before each token; None where `Method.head` is None.
     """
 

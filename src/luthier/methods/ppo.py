@@ -14,8 +14,7 @@ Every token is an action of its own. V_t is what the value head expects before t
 
 A' is A whitened: less its mean and divided by its standard deviation, over all answers of the step; so are
 the rewards with `whiten_rewards`, which get their mean back. All is computed once, from the model that
-wrote the answers; then come `epochs` passes in `minibatches`, whose clipping keeps them near that model. In
-the first r_t is 1.
+wrote the answers; `epochs` passes in `minibatches` follow, kept near it by clipping; in the first r_t is 1.
 
 It ends at p proportional to p_ref exp(reward / kl_coef), for one-token answers however far V is off, for
 longer ones as far as V has learnt, since a lam below 1 trusts it. Whitened advantages change the length of

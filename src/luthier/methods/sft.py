@@ -41,3 +41,13 @@ class SFT(Method):
         values = torch.cat([values for sequences in logps for values in sequences])
         weights = [weight for item in items for weight in item.weights]
         return -(values * torch.tensor(weights, dtype=values.dtype, device=values.device)).sum()
+
+    def losses(self, items: Sequence[Item], logps: Sequence[Sequence[torch.Tensor]]) -> list[float]:
+        """Weighted mean of each item's negative log-likelihoods, in nats."""
+        together = torch.cat([values for sequences in logps for values in sequences])
+        values = iter(together.tolist())  # one transfer from the device
+        means = []
+        for item in items:
+            weights = item.weights
+            means.append(-sum(weight * next(values) for weight in weights) / sum(weights))
+        return means

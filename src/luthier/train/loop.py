@@ -34,11 +34,12 @@ from luthier.train.schedule import rate_at
 from luthier.train.sharing import sharing_of
 from luthier.train.signals import stopping
 from luthier.train.state import Counters, Training
-from luthier.train.step import learn, summed_loss
+from luthier.train.step import ItemLoss, learn, summed_loss
 from luthier.train.updates import Updates, as_given
 
 MICRO_TOKENS = 1024  # executed at once: about 1.5 GB of activations for a 135M model, and no faster beyond
 CHECKPOINT_SECONDS = 60.0  # of training: what a kill can cost
+LOSS_DIGITS = 6  # of an example's loss in its history
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def train(
     Args:
         model: what has `requires_grad` is trained; everything else stays as it is.
         peak: the highest learning rate of the schedule.
-        folder: gets `metrics.jsonl` and `checkpoints/`.
+        folder: gets `metrics.jsonl`, `losses.jsonl` (each example's loss each time that it was trained on,
+            where the method keeps it) and `checkpoints/`.
         key: hash of everything that decides the result; a checkpoint of another key is not resumed.
         micro_tokens: executed at once, at most; halved whenever memory runs out.
         ask: what a step really trains on, from its items and the number of steps before it: the same on
@@ -180,6 +182,7 @@ def train(
                         **made.numbers,
                     }
                     saver.metrics.append(line)
+                    saver.losses.extend(_histories(made.losses, epoch + 1, state.step))
                     log(line)
 
             began = time.perf_counter()
@@ -212,7 +215,7 @@ def train(
     if _end(state, steps, settings) is not None:
         training.take_best()
     model.eval()
-    saver.metrics.sync()
+    saver.sync()
     return {
         "steps": state.step,
         "updates": state.updates,
@@ -234,6 +237,20 @@ def train(
         "peak_memory_bytes": state.peak_memory_bytes,
         "stopped": _end(state, steps, settings),
     }
+
+
+def _histories(losses: Sequence[ItemLoss], epoch: int, step: int) -> list[dict[str, Any]]:
+    """Lines of `losses.jsonl`; the loss in nats per token."""
+    return [
+        {
+            "epoch": epoch,
+            "step": step,
+            "where": one.where,
+            "loss": round(one.loss, LOSS_DIGITS),
+            "tokens": one.tokens,
+        }
+        for one in losses
+    ]
 
 
 def validation_loss(

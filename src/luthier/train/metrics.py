@@ -1,11 +1,14 @@
-"""`metrics.jsonl`: one line per step, appended as it happens, durable with every checkpoint."""
+"""`metrics.jsonl`, a line per step, and `losses.jsonl`, a line per example that it saw.
+
+Both are appended as it happens, and durable with every checkpoint.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from luthier.record import fsync_folder
 
 
 class Metrics:
-    """The file of metrics. A checkpoint remembers its length in bytes, not its lines.
+    """Such a file. A checkpoint remembers its length in bytes, not its lines.
 
     A line that cannot be written (full disk) is kept and tried again with the next one; `sync` says so.
     """
@@ -39,7 +42,11 @@ class Metrics:
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Add a line; readers see it at once."""
-        self._unwritten += json.dumps(line, allow_nan=False).encode() + b"\n"
+        self.extend([line])
+
+    def extend(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Add lines, as `append` does."""
+        self._unwritten += b"".join(json.dumps(line, allow_nan=False).encode() + b"\n" for line in lines)
         with contextlib.suppress(OSError):
             self._write()
 

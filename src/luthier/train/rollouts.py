@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 
 from luthier.chat import ChatFormat, TrainingSequence
 from luthier.errors import TrainingError
@@ -107,7 +108,8 @@ class Rollouts:
         chosen = [items[place] for place in scored]
         now = self._outputs(chosen)
         before: Sequence[torch.Tensor | None] = [None] * len(chosen)
-        if self.method.needs_reference:
+        # how far training has led is told of every method, unless that took a second model
+        if self.method.needs_reference or isinstance(self.model, PeftModel):
             with self.untrained() as model:
                 before = logps_of(model, chosen)
         samples: list[Sample | None] = [None] * len(items)

@@ -14,7 +14,7 @@ COST_FACTOR = 20.0  # saving takes at most a twentieth of the time
 
 
 class Saver:
-    """Keeps a training on disk: `metrics.jsonl` line by line, and `checkpoints/` every so often.
+    """Keeps a training on disk: `metrics.jsonl` and `losses.jsonl` as it goes, `checkpoints/` every so often.
 
     Args:
         notes: receives what the user should know.
@@ -23,6 +23,7 @@ class Saver:
     def __init__(self, folder: Path, key: str, training: Training, notes: list[str]) -> None:
         self.training = training
         self.metrics = Metrics(folder / "metrics.jsonl")
+        self.losses = Metrics(folder / "losses.jsonl")
         self.checkpoints = Checkpoints(folder / "checkpoints", key)
         self._notes = notes
         self._failed = False
@@ -38,14 +39,17 @@ class Saver:
                 self._notes.append(f"starting anew: {passed} cannot be used, or is of another recipe")
             self.checkpoints.clear()  # they take space
             self.metrics.rewind(0)
+            self.losses.rewind(0)
             return
         self.training.restore(checkpoint)
         self._saved_at = self.training.counters.seconds
         self._notes.append(f"going on after step {checkpoint.step}")
         if passed:
             self._notes.append(f"{passed} cannot be used, {checkpoint.name} is whole")
-        if not self.metrics.rewind(self.training.counters.metrics_bytes):
-            self._notes.append(f"lines of {self.metrics.path.name} are missing")
+        counters = self.training.counters
+        for file, length in ((self.metrics, counters.metrics_bytes), (self.losses, counters.losses_bytes)):
+            if not file.rewind(length):
+                self._notes.append(f"lines of {file.path.name} are missing")
 
     def save_if_due(self, every_seconds: float) -> None:
         """Save after so many seconds of training, or more where saving takes long.
@@ -80,9 +84,15 @@ class Saver:
         Raises:
             OSError: it could not be written.
         """
-        self.metrics.sync()
+        self.sync()
         self.training.counters.metrics_bytes = self.metrics.length
+        self.training.counters.losses_bytes = self.losses.length
         self.checkpoints.save(self.training.checkpoint())
+
+    def sync(self) -> None:
+        """Make all lines durable. Raises OSError as `Metrics.sync`."""
+        self.metrics.sync()
+        self.losses.sync()
 
     def _explain(self, error: OSError) -> str:
         checkpoint = self.training.checkpoint()

@@ -26,7 +26,7 @@ class Counters:
         best_step, best_loss, best_score: of the weights that will be kept; step 0 is none yet.
         lowest_loss, highest_score: of all validations, at different epochs perhaps.
         stale_epochs: validations since one of these two improved.
-        metrics_bytes: length of `metrics.jsonl`.
+        metrics_bytes, losses_bytes: lengths of `metrics.jsonl` and `losses.jsonl`.
     """
 
     micro_tokens: int
@@ -48,6 +48,7 @@ class Counters:
     stale_epochs: int = 0
     peak_memory_bytes: int = 0
     metrics_bytes: int = 0
+    losses_bytes: int = 0
 
     def validated(self, loss: float | None, score: float | None) -> bool:
         """Take in a validation; returns whether the weights are the best so far.

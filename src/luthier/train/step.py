@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,28 @@ MAX_GRAD_NORM = 1.0
 
 
 @dataclass(frozen=True)
+class ItemLoss:
+    """An example's own mean loss per trained token, before the update that it took part in."""
+
+    where: str
+    loss: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a pass over a batch tells beside its gradient, micro-batch after micro-batch."""
+
+    measured: list[Measured] = field(default_factory=list)
+    losses: list[ItemLoss] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Forget it: the pass is made again."""
+        self.measured.clear()
+        self.losses.clear()
+
+
+@dataclass(frozen=True)
 class Made:
     """What a step's updates came to: mean loss, largest gradient norm, the method's own numbers, the cost.
 
@@ -35,6 +57,7 @@ class Made:
     loss: float | None
     grad_norm: float | None
     numbers: Mapping[str, float]
+    losses: Sequence[ItemLoss]
     executed_tokens: int
     micro_tokens: int
     peak_bytes: int
@@ -58,13 +81,13 @@ def learn(
     micro_tokens = training.counters.micro_tokens
     losses: list[float] = []
     norms: list[float] = []
-    measured: list[list[Measured]] = []
+    passes: list[Told] = []
     executed, peak = 0, 0
     for given in updates.parts:
         batch = method.prepare(given, partial(score, model))
-        measured.append([])
-        backward = partial(backward_of, model, method, method.total(batch), number, measured[-1])
-        again = partial(_discard, optimizer, measured[-1])
+        passes.append(Told())
+        backward = partial(backward_of, model, method, method.total(batch), number, passes[-1])
+        again = partial(_discard, optimizer, passes[-1])
         summed = sum_over(batch, backward, micro_tokens=micro_tokens, shares=shares, again=again)
         norm = torch.nn.utils.clip_grad_norm_(training.parameters.values(), MAX_GRAD_NORM)
         if not torch.isfinite(norm):
@@ -80,14 +103,22 @@ def learn(
     if not losses:
         hold()
     loss = sum(losses) / len(losses) if losses else None
-    numbers = _averaged([measure for own in measured for measure in own])
-    return Made(len(losses), loss, max(norms, default=None), numbers, executed, micro_tokens, peak)
+    return Made(
+        updates=len(losses),
+        loss=loss,
+        grad_norm=max(norms, default=None),
+        numbers=_averaged([measure for own in passes for measure in own.measured]),
+        losses=[one for own in passes for one in own.losses],
+        executed_tokens=executed,
+        micro_tokens=micro_tokens,
+        peak_bytes=peak,
+    )
 
 
-def _discard(optimizer: torch.optim.Optimizer, measured: list[Measured]) -> None:
+def _discard(optimizer: torch.optim.Optimizer, told: Told) -> None:
     """Forget a pass over a batch that will be made again."""
     optimizer.zero_grad()
-    measured.clear()
+    told.clear()
 
 
 def _averaged(measured: Sequence[Measured]) -> dict[str, float]:
@@ -106,12 +137,12 @@ def summed_loss(model: Model, method: Method, items: Sequence[Item]) -> torch.Te
 
 
 def backward_of(
-    model: Model, method: Method, total: float, step: int, measured: list[Measured], micro: Sequence[Item]
+    model: Model, method: Method, total: float, step: int, told: Told, micro: Sequence[Item]
 ) -> float:
     """Add the gradient of a micro-batch's share of the loss; returns that share.
 
     Args:
-        measured: gets the method's own numbers of the micro-batch.
+        told: gets the method's own numbers of the micro-batch, and the losses of its examples.
     """
     outputs = outputs_of(model, method, micro)
     part = method.loss(micro, outputs) / total
@@ -123,9 +154,17 @@ def backward_of(
         raise TrainingError("no trainable parameter takes part in the loss", fix="freeze fewer layers")
     part.backward()
     with torch.no_grad():
-        numbers = method.measure(micro, [[values.detach() for values in own] for own in outputs])
+        known = [[values.detach() for values in own] for own in outputs]
+        numbers = method.measure(micro, known)
+        losses = method.losses(micro, known)
     if numbers:
-        measured.append((sum(item.trained_tokens for item in micro), numbers))
+        told.measured.append((sum(item.trained_tokens for item in micro), numbers))
+    if losses:
+        told.losses.extend(
+            ItemLoss(item.where, loss, item.trained_tokens)
+            for item, loss in zip(micro, losses, strict=True)
+            if not item.beside
+        )
     return part.item()
 
 
