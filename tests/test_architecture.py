@@ -201,3 +201,28 @@ def test_commands_in_messages_exist() -> None:
                 named |= set(re.findall(r"(?:^|: |use |with )luthier ([a-z]+)\b", node.value))
     assert {"init", "run", "train", "check"} <= named
     assert named <= set(COMMANDS)
+
+
+METHOD_FILES = [
+    path
+    for path in sorted((SOURCE / "methods").glob("*.py"))
+    if path.name not in ("__init__.py", "method.py")  # method.py is what all of them have in common
+]
+
+
+@pytest.mark.parametrize("path", METHOD_FILES, ids=lambda path: path.stem)
+def test_a_method_is_a_short_file(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "train").glob("*.py")), ids=lambda path: path.stem)
+def test_the_loop_knows_no_method_by_name(path: Path) -> None:
+    names = {file.stem for file in METHOD_FILES}
+    compared = [
+        part.value
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Compare | ast.match_case)
+        for part in ast.walk(node.pattern if isinstance(node, ast.match_case) else node)
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
+    ]
+    assert not names & set(compared)

@@ -115,6 +115,7 @@ CHANGES: list[tuple[str, tuple[str | int, ...], float, str]] = [
     ("scores.json", ("candidates", "prompt", "unscored"), 13, "13 unscored"),
     ("scores.json", ("paired", 1, "difference"), 0.0777, "+7.8 points"),
     ("scores.json", ("paired", 0, "p_adjusted"), 0.0123, "0.012"),
+    ("scores.json", ("paired", 0, "wins", "rate"), 0.7171, "wins 71.7% [58.0, 74.0]"),
     ("scores.json", ("detectable_difference",), 0.1234, "12.3 points"),
     ("verdict.json", ("gates", 0, "value"), 0.0567, "+5.7 points [+4.1, +14.9]"),
     ("verdict.json", ("gates", 1, "threshold"), 0.77, "0.77×"),

@@ -336,6 +336,34 @@ def test_an_audit_of_an_earlier_version_is_shown(capsys: pytest.CaptureFixture[s
     assert "9 examples: 1 error, 1 warning, 1 note" in capsys.readouterr().out
 
 
+def test_tools_that_the_template_cannot_show_cost_a_note_and_no_check(
+    luthier_: Luthier, tmp_path: Path
+) -> None:
+    tool = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
+    call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"where is parcel {n}"},
+                {"role": "assistant", "content": None, "tool_calls": [call]},
+                {"role": "tool", "content": f"at {n}", "tool_call_id": "1"},
+                {"role": "assistant", "content": f"it is at {n}"},
+            ],
+            "tools": [tool],
+        }
+        for n in range(12)
+    ]
+    path = tmp_path / "tools.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = luthier_(path, "--all")
+    assert result.exit_code == 0, result.stderr
+    shown = " ".join(result.stdout.split())
+    assert "does not show which tools are on offer" in shown
+    assert "training would refuse" in shown and "tools.jsonl:1" in shown
+    assert "does not show" in Path("checks/tools/audit.html").read_text()
+    assert json.loads(Path("checks/tools/audit.json").read_text())["examples"] == 12
+
+
 # --- without a model --------------------------------------------------------------------------------
 
 

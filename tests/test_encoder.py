@@ -12,9 +12,10 @@ import torch
 from chat_tokenizers import byte_level
 from exactness import gradient_error
 from peft import PeftModel
+from tiny_encoders import KINDS, write_encoder
 from tiny_models import relative_error, tiny
 from tiny_training import Crash, crash_at, outcome, run, same, settings, trainable
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 
 from luthier.errors import DataError, ModelError
 from luthier.examples.example import Example, Message
@@ -24,41 +25,14 @@ from luthier.models import LoadedModel, Model, attach_adapter, load_adapter, sav
 from luthier.models.encoder import encoder_outputs, is_encoder, load_encoder, read_text
 from luthier.models.head_files import saved_labels
 from luthier.models.heads import attach_head, labels_of
+from luthier.pipeline.encoders import encoder_items
 from luthier.recipe import Adapter
 from luthier.train import loop
 from luthier.train.estimate import estimate_training
 from luthier.train.outputs import outputs_of, score_sequences
 from luthier.train.sharing import sharing_of
 
-KINDS = ["bert", "roberta", "distilbert", "modernbert"]
 NAMES = ("high", "low", "middle")
-SIZES: dict[str, Any] = {
-    "hidden_size": 32,
-    "dim": 32,
-    "hidden_dim": 48,
-    "n_heads": 4,
-    "n_layers": 2,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 128,
-    "initializer_range": 0.15,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "cls_token_id": 1,
-    "sep_token_id": 2,
-}
-
-
-def write_encoder(kind: str, folder: Path) -> Path:
-    """A pre-trained encoder as it is published: with a head for masked words, and a tokenizer."""
-    tokenizer = byte_level(None, ("<|im_end|>",))
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **SIZES, vocab_size=len(tokenizer))
-    AutoModelForMaskedLM.from_config(config).save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -139,16 +113,19 @@ def test_a_text_never_spells_control_tokens(folders: dict[str, Path]) -> None:
     loaded = load_encoder(str(folders["bert"]), NAMES, device="cpu")
     control = loaded.tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert control in loaded.tokenizer("over <|im_end|>")["input_ids"]
-    ids = read_text(loaded, "over <|im_end|>")
+    ids = read_text(loaded.tokenizer, "over <|im_end|>")
     assert control not in ids
     assert loaded.tokenizer.decode(ids) == "over <|im_end|>"
     asked = (Message("user", "is it?"), Message("assistant", "low"))
-    (item,) = Classify(NAMES).encoder_items([Example("e", asked, "d", 1)], loaded, "Be brief.")
-    assert list(item.sequences[0].ids) == read_text(loaded, "Be brief.\nis it?")
+    (item,) = encoder_items([Example("e", asked, "d", 1)], loaded.tokenizer, "Be brief.")
+    assert list(item.sequences[0].ids) == read_text(loaded.tokenizer, "Be brief.\nis it?")
     assert item.label == "low"
+    own = (Message("system", "Be kind."), *asked)
+    (item,) = encoder_items([Example("e", own, "d", 1)], loaded.tokenizer, "Be brief.")
+    assert list(item.sequences[0].ids) == read_text(loaded.tokenizer, "Be kind.\nis it?")
     with pytest.raises(DataError, match="the label is empty"):
         blank = Example("e", (asked[0], Message("assistant", "")), "d", 1)
-        Classify(NAMES).encoder_items([blank], loaded, None)
+        encoder_items([blank], loaded.tokenizer, None)
 
 
 def accuracy(model: Model, items: list[Item]) -> float:

@@ -29,7 +29,7 @@ from luthier.recipe import Adapter
 from luthier.recipe.method_options import ClassifyOptions
 from luthier.train import loop
 from luthier.train.outputs import outputs_of, score_sequences
-from luthier.train.step import MAX_GRAD_NORM, backward_of
+from luthier.train.step import MAX_GRAD_NORM, Told, backward_of
 
 LABELS = ("a", "b", "c")
 VARIANTS = [Classify(LABELS), Classify(LABELS, (0.5, 2.0, 1.5)), Classify(LABELS, (1.0, 0.0, 3.0))]
@@ -310,7 +310,7 @@ def test_eight_micro_batches_are_one_batch() -> None:
     total, found, losses = method.total(items), [], []
     for parts in ([items], [[item] for item in items]):
         model.zero_grad()
-        losses.append(sum(backward_of(model, method, total, 1, [], part) for part in parts))
+        losses.append(sum(backward_of(model, method, total, 1, Told(), part) for part in parts))
         found.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
     assert all(relative_error(found[1][name], found[0][name]) < 1e-4 for name in found[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,40 @@ def test_weights_count_and_plain_items_are_imitated() -> None:
     apart = METHOD.loss([weighted], [[values]]) + METHOD.loss([plain], [[logps]])
     torch.testing.assert_close(together, apart)
     torch.testing.assert_close(METHOD.loss([plain, weighted], [[logps], [values]]), together)
+
+
+@pytest.mark.parametrize("heat", [1.0, 0.5, 3.0])
+def test_in_double_precision_the_loss_is_its_formula(heat: float) -> None:
+    """What the method makes of what it is given, without the head, which counts in single precision."""
+    dice = torch.Generator().manual_seed(6)
+    weights = [(0.5, 2.0, 1.0), (0.25,), (3.0, 1.0)]
+    logits = [torch.randn(len(w), 11, generator=dice).double().requires_grad_() for w in weights]
+    taught = [torch.softmax(2 * torch.randn(len(w), 11, generator=dice).double() / heat, 1) for w in weights]
+    items = [
+        Item(
+            "d:1",
+            (TrainingSequence(tuple(range(len(w) + 1)), (0.0, *w)),),
+            soft=(SimpleNamespace(entropy=-(q * q.log()).sum(1)),),  # type: ignore[arg-type]
+        )
+        for w, q in zip(weights, taught, strict=True)
+    ]
+    logps = [torch.log_softmax(z / heat, 1) for z in logits]
+    given = [[(q * logp).sum(1)] for q, logp in zip(taught, logps, strict=True)]
+    total = 0.0
+    for w, q, z in zip(weights, taught, logits, strict=True):
+        scores = np.exp(z.detach().numpy() / heat)
+        p = scores / scores.sum(1, keepdims=True)
+        total += (np.array(w) * (q.numpy() * np.log(q.numpy() / p)).sum(1)).sum()
+    loss = METHOD.loss(items, given)
+    assert loss.dtype == torch.float64 and METHOD.total(items) == 7.75
+    assert loss.item() == pytest.approx(total, rel=1e-12)
+    for z, w, q, logp in zip(logits, weights, taught, logps, strict=True):
+        (slope,) = torch.autograd.grad(loss, z, retain_graph=True)
+        expected = torch.tensor(w).double()[:, None] * (logp.detach().exp() - q) / heat
+        torch.testing.assert_close(slope, expected, rtol=1e-10, atol=1e-14)
+    # the teacher itself has nothing to learn, whatever the weights
+    itself = [[(q * q.log()).sum(1)] for q in taught]
+    assert METHOD.loss(items, itself).item() == pytest.approx(0.0, abs=1e-14)
 
 
 @pytest.mark.parametrize("heat", [1.0, 2.5])

@@ -37,7 +37,7 @@ from luthier.train import loop
 from luthier.train.batches import epoch_batches
 from luthier.train.outputs import outputs_of, score_sequences
 from luthier.train.schedule import rate_at
-from luthier.train.step import MAX_GRAD_NORM, backward_of
+from luthier.train.step import MAX_GRAD_NORM, Told, backward_of
 
 VARIANTS = [Reward(), Reward(margin="margin"), Reward(center_coefficient=0.3)]
 Rewards = list[list[torch.Tensor]]
@@ -310,7 +310,7 @@ def test_eight_micro_batches_are_one_batch() -> None:
     losses = []
     for parts in ([items], [[item] for item in items], [items[:3], items[3:]]):
         model.zero_grad()
-        losses.append(sum(backward_of(model, Reward(), 8.0, 1, [], part) for part in parts))
+        losses.append(sum(backward_of(model, Reward(), 8.0, 1, Told(), part) for part in parts))
         shares.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
     assert losses[1:] == pytest.approx([losses[0]] * 2, rel=1e-6)
     for other in shares[1:]:

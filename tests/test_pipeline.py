@@ -29,6 +29,7 @@ STAGES = {
     "audit",
     "split",
     "train",
+    "doubt",
     *(f"answer-{name}" for name in ("prompt", "few_shot", "retrieval", "scratch", "tuned")),
     "grade",
     "failures",
@@ -66,6 +67,8 @@ FILES = {
         *("step", "epoch", "loss", "grad_norm", "learning_rate", "tokens"),
         *("executed_tokens", "seconds", "memory_bytes"),
     ],
+    "train/losses.jsonl": ["epoch", "step", "where", "loss", "tokens"],
+    "train/doubtful.json": ["says", "reason", "judged", "found"],
     "train/plan.json": ["key", "run", "estimate"],
     "train/summary.json": [
         *("method", "adapter", "steps", "epochs", "examples", "tokens", "trained_tokens", "executed_tokens"),
@@ -208,7 +211,7 @@ PROBES = {f"{work}-{probe}" for work in ("measure", "probe") for probe in ("forg
 ANSWERS = {f"answer-{name}" for name in ("prompt", "few_shot", "retrieval", "tuned")}
 GRADED = {"grade", "failures"}
 CALIBRATED = {"validation-tuned", "calibrate"}
-AFTER_TRAINING = {"answer-tuned"} | GRADED | CALIBRATED | PROBES
+AFTER_TRAINING = {"doubt", "answer-tuned"} | GRADED | CALIBRATED | PROBES
 CHANGES = [
     ({"name": "other"}, set()),
     ({"gates": {"min_gain": 0.5}}, set()),
@@ -300,10 +303,10 @@ def test_the_environment_is_that_of_the_work(home: Path, finished: Path) -> None
 def test_each_step_brings_what_it_needs(home: Path, tmp_path: Path, whole: Path) -> None:
     run = open_run(home, tmp_path / "run")
     summary = run.train()
-    assert {*memos(run.record.path)} == {"split", "train"}
+    assert {*memos(run.record.path)} == {"split", "train", "doubt"}
     assert summary["epochs"] == 6
     probes = run.probe()
-    assert {*memos(run.record.path)} == {"split", "train"} | PROBES
+    assert {*memos(run.record.path)} == {"split", "train", "doubt"} | PROBES
     with pytest.raises(RecordError, match="not in this run folder yet"):
         run.verdict()
     scores = run.evaluate()

@@ -80,6 +80,9 @@ def test_the_reward_goes_up(home: Path, kind: str, epochs: int) -> None:
     assert last > first + 0.03, (first, last)
     assert all(0 <= line["finished"] <= 1 and line["length"] <= 7 for line in steps)
     assert abs(steps[0]["kl"]) < 1e-5 and steps[-1]["kl_k3"] > 0.01  # it starts where the base is
+    assert (
+        sum(line["kl"] for line in steps[-third:]) / third > 0.01
+    )  # its own answers are likelier than before
     held = [line for line in lines(home / kind) if "validation_score" in line]
     assert len(held) == epochs and all(line["validation_loss"] is None for line in held)
     assert all(0 < line["validation_distinct"] <= 1 for line in held)
@@ -113,6 +116,7 @@ def test_best_of_learns_from_finished_answers_or_not_at_all(home: Path) -> None:
     idle = [line for line in steps if line["loss"] is None]
     assert 0 < len(idle) < len(steps)
     assert all(line["grad_norm"] is None for line in idle)
+    assert abs(steps[0]["kl"]) < 1e-5 and steps[-1]["kl"] > 0.01  # which nothing holds
     for line in steps:
         file = home / "best" / ROLLOUTS / f"{line['step']:06}.jsonl"
         rows = [json.loads(row) for row in file.read_text(encoding="utf-8").splitlines()]

@@ -161,6 +161,8 @@ def test_what_is_no_reward_model_is_refused(home: Path, tmp_path: Path, reward_r
         ({"probes": ["forgetting"]}, "probes ask a model that writes"),
         ({"train": {"replay": 0.1}}, "train.replay trains on texts"),
         ({"canaries": 2}, "canaries trains on texts"),
+        ({"stakes": "high"}, "stakes: high asks for every probe, .* method reward makes none"),
+        ({"confidence": "agreement"}, "agreement samples answers, and what method reward makes writes none"),
     ],
 )
 def test_what_a_reward_model_cannot_be_asked(home: Path, changes: dict[str, Any], said: str) -> None:
@@ -222,3 +224,8 @@ def test_defaults_of_a_run_with_a_head() -> None:
         {"model": "m", "data": "d.jsonl", "method": "classify", "train": {"patience": 1}}, base=Path()
     )
     assert not patient.selects_by_score and patient.grader is None
+    asked = {"patience": 1, "select": "score"}
+    scored = parse_recipe(
+        {"model": "m", "data": "d.jsonl", "method": "classify", "train": asked}, base=Path()
+    )
+    assert scored.selects_by_score

@@ -6,15 +6,17 @@ import io
 import re
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from luthier.cli import bars
+from luthier.cli import bars, screen
 from luthier.cli.bars import bar, clock
 from luthier.pipeline.live import RECENT_SECONDS, TrainingView, course
 from luthier.progress import Silent
+from luthier.record import Record, write_json
 from luthier.train import Progress
 from luthier.train.estimate import Estimate
 
@@ -303,3 +305,29 @@ def test_the_first_of_many_gives_no_guess_of_the_time_left(monkeypatch: pytest.M
     first, second, _ = out.getvalue().splitlines()
     assert "1/100" in first and "left" not in first
     assert "21/100" in second and "left" in second
+
+
+# --- what training left to be looked at -----------------------------------------------------------
+
+
+def test_labels_that_training_did_not_believe_take_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(screen, "console", Console(file=file, width=60, highlight=False))
+    record = Record(tmp_path)
+    screen.print_doubtful(record)  # an older run
+    found = [{"examples": [{"file": "/home/ada/[b]tickets.jsonl", "line": line}]} for line in (7, 3, 40, 12)]
+    write_json(tmp_path / "train/doubtful.json", {"says": None, "found": []})
+    screen.print_doubtful(record)
+    assert file.getvalue() == ""
+    for shown in (3, 4):
+        says = f"{shown} of 90 training labels are doubtful, by what training made of them"
+        write_json(tmp_path / "train/doubtful.json", {"says": says, "found": found[:shown]})
+        screen.print_doubtful(record)
+    told = "training labels are doubtful, by what training made of them: "
+    places = "[b]tickets.jsonl:7, [b]tickets.jsonl:3, [b]tickets.jsonl:40"
+    assert file.getvalue().splitlines() == [
+        f"Labels: 3 of 90 {told}{places} (in the report)",
+        f"Labels: 4 of 90 {told}{places} ... (in the report)",
+    ]

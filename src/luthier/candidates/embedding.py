@@ -14,6 +14,7 @@ import torch
 
 from luthier.errors import ModelError
 from luthier.forest.model import causal_lm, device_of
+from luthier.models.encoder import is_encoder, mean_states, positions_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,9 +30,10 @@ def base_embedder(model: Model, tokenizer: PreTrainedTokenizerBase) -> Embed:
     """Mean-pooled last hidden states of a model; the zero vector for a text without tokens."""
     base = causal_lm(model)
     width = base.config.get_text_config().hidden_size
+    longest = min(LONGEST, positions_of(base)) if is_encoder(base) else LONGEST
 
     def embed(texts: Sequence[str]) -> np.ndarray:
-        rows = [list(tokenizer(text, add_special_tokens=False).input_ids)[:LONGEST] for text in texts]
+        rows = [list(tokenizer(text, add_special_tokens=False).input_ids)[:longest] for text in texts]
         found = np.zeros((len(rows), width), dtype=np.float32)
         order = sorted((i for i, row in enumerate(rows) if row), key=lambda i: len(rows[i]))
         with torch.inference_mode():
@@ -46,6 +48,8 @@ def base_embedder(model: Model, tokenizer: PreTrainedTokenizerBase) -> Embed:
 
 def _pooled(base: Any, rows: Sequence[Sequence[int]]) -> np.ndarray:
     """`[B, D]` means over each row's tokens; padding is on the right, where no token looks."""
+    if is_encoder(base):
+        return np.asarray(mean_states(base, rows).cpu().numpy(), dtype=np.float32)
     longest = max(map(len, rows))
     device = device_of(base)
     ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)

@@ -83,28 +83,30 @@ def likelihood(model: Model) -> Worth:
 
 
 def name_labels(
-    model: Model, examples: Sequence[Example], chat: ChatFormat, system: str | None
+    model: Model, examples: Sequence[Example], requests: Sequence[tuple[str, Sequence[int]]]
 ) -> list[Answer]:
-    """The label of each request by a model with a classification head; its confidence is the softmax."""
-    requests = [chat.with_system(example.asked, system) for example in examples]
-    prompts = [chat.prompt(request) for request in requests]
+    """The label of each request by a model with a classification head; its confidence is the softmax.
+
+    Args:
+        requests: of each example, the text that the model is given and its token ids.
+    """
     started = time.perf_counter()
-    chances = score_sequences(model, prompts).softmax(dim=1)
+    chances = score_sequences(model, [ids for _, ids in requests]).softmax(dim=1)
     seconds = (time.perf_counter() - started) / max(1, len(examples))
     labels = labels_of(model)
     sure, places = chances.max(dim=1)
     return [
         Answer(
             id=example.id,
-            prompt=chat.render(request, generation=True),
+            prompt=text,
             answer=labels[place],
             confidence=chance,
-            prompt_tokens=len(prompt),
+            prompt_tokens=len(ids),
             answer_tokens=0,
             seconds=seconds,
         )
-        for example, request, prompt, place, chance in zip(
-            examples, requests, prompts, places.tolist(), sure.tolist(), strict=True
+        for example, (text, ids), place, chance in zip(
+            examples, requests, places.tolist(), sure.tolist(), strict=True
         )
     ]
 

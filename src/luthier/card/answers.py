@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from luthier.card.numbers import finite
+from luthier.card.plain_text import clean_text, clip
 from luthier.card.view import Answered, Comparison, Confidence, Field, Row
 from luthier.grade.answer_json import NotJson, parse_object
 from luthier.grade.json_fields import flatten
@@ -16,7 +17,6 @@ from luthier.grade.json_fields import flatten
 MOST_ROWS = 200
 MOST_POINTS = 600
 MOST_CONFIDENT = 12
-MOST_LETTERS = 1200
 MOST_FIELDS = 40
 RIGHT = 1.0 - 1e-9
 
@@ -92,20 +92,6 @@ def read_confidence(
             for r in listed
         ],
     )
-
-
-def clean_text(text: str) -> str:
-    """Text that can be written as UTF-8 and shown: lone surrogates and control characters become U+FFFD."""
-    return "".join(
-        "\ufffd" if "\ud800" <= c <= "\udfff" or (c < " " and c not in "\t\n") or "\x7f" <= c <= "\x9f" else c
-        for c in text.replace("\r\n", "\n")
-    )
-
-
-def clip(text: str, most: int = MOST_LETTERS) -> str:
-    """The text, shortened to `most` letters with a note of how many were left out."""
-    left_out = len(text) - most
-    return text if left_out <= 0 else f"{text[:most]} … ({left_out:,} more characters)"
 
 
 def _choose_pair(names: Sequence[str], recommended: str | None) -> tuple[str | None, str | None]:

@@ -13,8 +13,8 @@ from html import escape
 from pathlib import PurePath
 
 from luthier.audit import Finding
-from luthier.card.answers import clean_text
 from luthier.card.masked import Masked, Piece, clip_pieces, show_edges
+from luthier.card.plain_text import clean_text
 from luthier.card.wording_changes import mark_changes
 from luthier.examples.example import Example
 from luthier.examples.wording import normalise

@@ -82,7 +82,7 @@ def _mask(example: Example, why: str, chat: ChatFormat, system: str | None) -> M
     masked = Masked([*example.texts, system or ""])
     try:
         sequences = sequences_of(example, chat, system)
-    except (DataError, ModelError) as error:
+    except DataError as error:
         return Mask(place_of(example), why, masked.hide(error.message), 0, 0, ())
     ids, flags = _joined(sequences)
     added = chat.tokenizer.added_tokens_decoder.items()
@@ -109,7 +109,10 @@ def sequences_of(example: Example, chat: ChatFormat, system: str | None) -> list
             where=example.where,
             fix="remove it: one half of a surrogate pair means nothing",
         ) from None
-    return chat.training(example, system) if example.request else [chat.text(example.answer)]
+    try:
+        return chat.training(example, system) if example.request else [chat.text(example.answer)]
+    except ModelError as error:
+        raise DataError(error.message, where=example.where, fix=error.fix) from error
 
 
 def _joined(sequences: Sequence[TrainingSequence]) -> tuple[tuple[int, ...], list[bool]]:

@@ -18,13 +18,13 @@ from markupsafe import Markup
 import luthier
 from luthier.audit import Finding
 from luthier.audit.overview import say_power
-from luthier.card.answers import clean_text
 from luthier.card.audit_groups import ORDER, Group, group_findings
 from luthier.card.audit_masks import Mask, read_masks
 from luthier.card.charts import draw_shares
 from luthier.card.distributions import draw_distributions
 from luthier.card.facts import Figure
 from luthier.card.numbers import count
+from luthier.card.plain_text import clean_text
 from luthier.card.templates import content_policy, environment, read_asset
 from luthier.examples.example import Example
 from luthier.record import write_text

@@ -70,7 +70,8 @@ def draw_intervals(
     """
     stacked = width < STACKED_BELOW
     gutter = 0.0 if stacked else gutter_for([bar.label for bar in bars])
-    notes = 0.0 if stacked else gutter_for([bar.note for bar in bars], limit=34)
+    # bold figures are wider
+    notes = 0.0 if stacked else gutter_for([bar.note + "  " * bar.strong for bar in bars], limit=36)
     top, pitch = (30 if marks else 10), (54 if stacked else 38)
     bottom = top + pitch * len(bars)
     x = Scale(*span, gutter + 10, width - notes - 10)

@@ -9,7 +9,9 @@ from typing import Any
 import yaml
 
 from luthier.card import numbers
-from luthier.card.view import Probe, Training, View
+from luthier.card.meanings import why_unprobed
+from luthier.card.view import Training, View
+from luthier.recipe.method_defaults import COMPARED
 
 # keys of `adapter` that go without saying, and those that say nothing about some kinds
 UNSAID = {"layers": "all", "base": "exact"}
@@ -38,7 +40,7 @@ def key_figures(view: View) -> list[Figure]:
     """Gain, forgetting, cost per request, examples and training time; each may be `not measured`."""
     return [
         _gain(view),
-        _forgetting(view.probes.get("forgetting")),
+        _forgetting(view),
         _cost(view),
         _examples(view),
         _time(view.training),
@@ -55,12 +57,11 @@ def _gain(view: View) -> Figure:
     return Figure("Gain from tuning", numbers.points(pair.difference.value), " ".join(filter(None, parts)))
 
 
-def _forgetting(probe: Probe | None) -> Figure:
-    label = "Change on public tasks"
+def _forgetting(view: View) -> Figure:
+    label, probe = "Change on public tasks", view.probes.get("forgetting")
     if probe is None or probe.difference.value is None:
-        return Figure(
-            label, numbers.NOT_MEASURED, probe.reason if probe else "the forgetting probe was not run"
-        )
+        unasked = why_unprobed(view.method) if view.method in COMPARED else "the forgetting probe was not run"
+        return Figure(label, numbers.NOT_MEASURED, probe.reason if probe else unasked)
     value = numbers.quantity(probe.difference.value, probe.difference_unit)
     detail = f"{numbers.bounds(probe.difference, probe.difference_unit)} on {numbers.count(probe.n, 'item')}"
     return Figure(label, value, detail.strip())
@@ -70,7 +71,8 @@ def _cost(view: View) -> Figure:
     label = "Prompt per request"
     mine, other = view.candidate("tuned") or view.candidate(view.recommended), view.alternative
     if mine is None or mine.prompt_tokens is None:
-        return Figure(label, numbers.NOT_MEASURED, "prompt tokens were not recorded")
+        told = "texts are read, not asked" if view.method == "cpt" else "prompt tokens were not recorded"
+        return Figure(label, numbers.NOT_MEASURED, told)
     detail = f"{mine.name}, {numbers.duration(mine.seconds)}"
     if other is not None and other is not mine and other.prompt_tokens is not None:
         tokens = numbers.count(other.prompt_tokens, "token")

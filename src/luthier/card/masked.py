@@ -9,7 +9,7 @@ from typing import Literal
 
 from luthier.audit.masking import find_private
 from luthier.audit.personal_data import mask
-from luthier.card.answers import clean_text
+from luthier.card.plain_text import clean_text
 
 Mark = Literal["", "hidden", "special", "changed"]
 # Whole, even where its end is missing: what follows is no text to be shown.

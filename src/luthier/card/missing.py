@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from luthier.card.view import MEANINGS, Missing, View
+from luthier.card.meanings import MEANINGS
+from luthier.card.view import Missing, View
 
 PROBES = {
     "forgetting": "what the model lost on public tasks",
@@ -27,7 +28,12 @@ def find_missing(view: View) -> list[Missing]:
         missing.append(Missing("every candidate's score", "scores.json is not in this record"))
     known = set(MEANINGS)
     absent = sorted(known - {c.name for c in view.candidates}) if view.candidates else []
-    missing += [Missing(f"candidate {name}", "left out of this run") for name in absent]
+    encoder = view.training is not None and view.training.summary.get("encoder")
+    why_absent = "an encoder writes no answers" if encoder else "left out of this run"
+    missing += [
+        Missing(f"candidate {name}", why_absent if name != "scratch" else "left out of this run")
+        for name in absent
+    ]
     missing += [
         Missing(f"score of {c.name}", "its score is undefined")
         for c in view.candidates

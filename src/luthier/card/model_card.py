@@ -132,7 +132,11 @@ def _snippet(view: View) -> Markdown | None:
         ]
         return _fenced(lines)
     tokens = numbers.finite(view.recipe.get("max_new_tokens"))
-    system = view.recipe.get("system")
+    own = view.recipe.get("tuned_system")
+    system = view.recipe.get("system") if own is None else own
+    if view.training is not None and view.training.summary.get("encoder"):
+        text = json.dumps(f"{system}\n..." if system else "...", ensure_ascii=False)
+        return _fenced([*_loading(view), f'inputs = tokenizer({text}, return_tensors="pt")', _LABEL])
     turns = [{"role": "system", "content": str(system)}] if system else []
     turns.append({"role": "user", "content": "..."})
     if rewards := _has_reward(view):

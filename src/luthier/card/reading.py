@@ -9,11 +9,14 @@ from typing import Any
 
 import yaml
 
-from luthier.card.answers import clean_text, read_comparison, read_confidence
+from luthier.card.answers import read_comparison, read_confidence
+from luthier.card.doubtful import read_doubtful
 from luthier.card.failing import read_failures
 from luthier.card.missing import find_missing
 from luthier.card.numbers import Interval, finite
 from luthier.card.origins import read_origins
+from luthier.card.plain_text import clean_text
+from luthier.card.rewarded import read_rewarded
 from luthier.card.slicing import read_slices
 from luthier.card.trust import calibration_facts, curve_facts, review_facts
 from luthier.card.view import (
@@ -77,6 +80,7 @@ def read_view(record: Record) -> View:
         failures=read_failures(_clean(_read(record, "failures.json")), recommended),
         slices=read_slices(scores.get("slices")),
         review=_read_review(record),
+        doubtful=read_doubtful(_read(record, "train/doubtful.json")),
     )
     return _with_answers(record, view, _mapping(verdict.get("confident_and_wrong")))
 
@@ -129,6 +133,7 @@ def _pair(row: Mapping[str, Any]) -> Pair:
         p_adjusted=finite(row.get("p_adjusted")),
         test=_text(row.get("test")),
         n=finite(row.get("n")),
+        wins=_interval(_mapping(row.get("wins")), "rate"),
     )
 
 
@@ -237,6 +242,7 @@ def _read_training(record: Record) -> Training | None:
         summary=summary,
         best_step=finite(summary.get("best_step")),
         seconds=finite(summary.get("seconds")),
+        rewarded=read_rewarded(record, rows),
     )
 
 
@@ -299,6 +305,7 @@ def _data(value: Any, recipe: Mapping[str, Any]) -> Data | None:
         method=_text(value.get("method")),
         near_duplicate_clusters=finite(value.get("near_duplicate_clusters")),
         origins=read_origins(_clean(value.get("provenance")), recipe),
+        unwanted=[(name, n) for name in order if (n := finite(sides[name].get("unwanted")))],
     )
 
 

@@ -17,6 +17,7 @@ from markupsafe import Markup
 import luthier
 from luthier.card import charts, numbers
 from luthier.card.facts import environment_facts, key_figures, training_facts
+from luthier.card.origins import warn_of
 from luthier.card.reading import read_view
 from luthier.card.svg import cover
 from luthier.card.templates import content_policy, environment, read_asset
@@ -25,6 +26,7 @@ from luthier.record import Record, write_text
 
 WIDE, NARROW, HALF = 944, 360, 444
 TOTAL = "all items"
+FEW = 20  # steps that need no smoothing
 
 
 def write_report(record: Record) -> Path:
@@ -51,6 +53,7 @@ def render_report(view: View) -> str:
             charts=_draw(view),
             training=training_facts(view.training),
             environment=environment_facts(view.environment),
+            origin_warnings=warn_of(view.data.origins) if view.data else [],
             style=Markup(style),
             script=Markup(script),
             policy=content_policy(style, script),
@@ -68,6 +71,7 @@ def _draw(view: View) -> dict[str, Any]:
     if view.training:
         drawn["curves"] = [_draw_curves(view.training, width) for width in (WIDE, NARROW)]
         drawn["rates"] = [_draw_rate(view.training, width) for width in (WIDE, NARROW)]
+        drawn["rewarded"] = _draw_rewarded(view.training)
     drawn["abilities"] = {
         name: _draw_abilities(probe)
         for name, probe in view.probes.items()
@@ -152,6 +156,27 @@ def _draw_rate(training: Training, width: int) -> Markup:
             width=width,
         )
     )
+
+
+def _draw_rewarded(training: Training) -> list[tuple[str, Markup]]:
+    """Each panel's name with its chart."""
+    if training.rewarded is None:
+        return []
+    drawn = []
+    for number, panel in enumerate(training.rewarded.panels):
+        steps = len(panel.learnt) or len(panel.held_out)
+        chart = charts.draw_curves(
+            charts.thin_curve(panel.learnt),
+            charts.thin_curve(charts.smooth_curve(panel.learnt) if len(panel.learnt) > FEW else panel.learnt),
+            panel.held_out,
+            key=f"rewarded-{number}",
+            title=f"{panel.name} over steps",
+            description=f"{steps} steps.",
+            width=HALF,
+            height=200,
+        )
+        drawn.append((panel.name, Markup(chart)))
+    return drawn
 
 
 def _draw_abilities(probe: Probe) -> dict[str, Markup]:

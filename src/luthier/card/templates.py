@@ -12,6 +12,7 @@ import jinja2
 
 from luthier.card import numbers
 from luthier.card.facts import as_sentence
+from luthier.card.meanings import meaning_of, why_unprobed
 
 
 def environment(**options: Any) -> jinja2.Environment:
@@ -37,6 +38,8 @@ def environment(**options: Any) -> jinja2.Environment:
         numbers.probability,
         numbers.count,
         numbers.duration,
+        meaning_of,
+        why_unprobed,
     )
     made.filters |= {"sentence": as_sentence, **{show.__name__: show for show in shown}}
     return made

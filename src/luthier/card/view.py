@@ -10,19 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from luthier.card.doubtful import Doubtful
 from luthier.card.failing import Failures
+from luthier.card.meanings import method_of
 from luthier.card.numbers import Interval, bare, price, quantity
 from luthier.card.origins import Origin
+from luthier.card.rewarded import Rewarded
 from luthier.card.slicing import Slice
 from luthier.recipe.probe_options import is_share
-
-MEANINGS = {
-    "prompt": "the base model with the system prompt",
-    "few_shot": "the base model with fixed examples in the prompt",
-    "retrieval": "the base model with the nearest examples in the prompt",
-    "scratch": "a small specialised model trained from scratch",
-    "tuned": "the base model, fine-tuned",
-}
 
 
 @dataclass(frozen=True)
@@ -45,15 +40,14 @@ class Candidate:
         """What a thousand requests cost, at the recipe's prices."""
         return price(self.money, self.currency)
 
-    @property
-    def meaning(self) -> str:
-        """What the candidate is, in a few words; empty for a name Luthier does not know."""
-        return MEANINGS.get(self.name, "")
-
 
 @dataclass(frozen=True)
 class Pair:
-    """A paired comparison on the same held-out examples: the difference is a minus b."""
+    """A paired comparison on the same held-out examples: the difference is a minus b.
+
+    Attributes:
+        wins: share of the examples on which a scores higher, ties halved.
+    """
 
     a: str
     b: str
@@ -62,6 +56,13 @@ class Pair:
     p_adjusted: float | None
     test: str
     n: float | None
+    wins: Interval = field(default_factory=lambda: Interval(None, None, None))
+
+    @property
+    def wins_tell_more(self) -> bool:
+        """Whether the win rate says more than the difference; of scores that are 0 or 1 it says the same."""
+        known = self.wins.value is not None and self.difference.value is not None
+        return known and abs(2 * self.wins.value - 1 - self.difference.value) > 1e-9  # type: ignore[operator]
 
     @property
     def plain_test(self) -> str:
@@ -233,6 +234,7 @@ class Training:
     summary: Mapping[str, Any]
     best_step: float | None
     seconds: float | None
+    rewarded: Rewarded | None = None
 
 
 @dataclass(frozen=True)
@@ -277,13 +279,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Data:
-    """data/manifest.json: sources, sides (name, number of examples, sha256) and how they were split."""
+    """data/manifest.json: sources, sides (name, number of examples, sha256) and how they were split.
+
+    `unwanted` are the sides with more examples, whose answer should not be given, and how many.
+    """
 
     sources: Sequence[Source]
     sides: Sequence[tuple[str, float | None, str]]
     method: str
     near_duplicate_clusters: float | None
     origins: Sequence[Origin] = ()
+    unwanted: Sequence[tuple[str, float]] = ()
 
     def size_of(self, side: str) -> float | None:
         """Examples on one side of the split."""
@@ -400,6 +406,12 @@ class View:
     curve: Sequence[tuple[str, str]] = field(default=())
     slices: Sequence[Slice] = field(default=())
     review: Sequence[tuple[str, str]] = field(default=())
+    doubtful: Doubtful | None = None
+
+    @property
+    def method(self) -> str:
+        """What the recipe trains by: `sft`, `dpo`, ..."""
+        return method_of(self.recipe)
 
     def candidate(self, name: str | None) -> Candidate | None:
         """The candidate of that name, where it was measured."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,7 +67,10 @@ def check_source(
             from luthier.candidates import seen_by_tuned
 
             shown = seen_by_tuned(job.split().train[:MASKS_SHOWN], job.recipe.tuned_system)
-            print_masks(shown, job.chat, job.recipe.system_of("tuned"))
+            if job.models.is_encoder:
+                console.print("An encoder learns labels of whole texts: no token of them is trained.")
+            else:
+                print_masks(shown, job.chat, job.recipe.system_of("tuned"))
     if not strict:
         return EXIT_SHIP
     if any(finding["severity"] == "error" for finding in told["findings"]):
@@ -108,7 +112,7 @@ def _check_file(
     from luthier.audit.suite_index import open_suites
     from luthier.card.audit_page import Checked, write_audit_page
     from luthier.examples import stream_examples
-    from luthier.pipeline.auditing import token_counter, token_limit
+    from luthier.pipeline.auditing import template_notes, token_counter, token_limit
     from luthier.record import explain_os_errors, write_json
 
     folder = folder_for(source, out)
@@ -122,6 +126,7 @@ def _check_file(
             source,
             strict=False,
             columns=columns,
+            second_process=(os.cpu_count() or 1) > 1,
             advance=advance,
             special_tokens=() if chat is None else chat.tokenizer.all_special_tokens,
             tokens=None if chat is None else token_counter(chat, None),
@@ -131,7 +136,7 @@ def _check_file(
         )
         advance(0, "writing the page")
         told, findings = _tell(source, found)
-        notes += _notes(found)
+        notes += [*template_notes(chat, found.examples), *_notes(found)]
         sides, name = {"all": found.examples}, model if chat else ""
         page = Checked(source.name, told, findings, sides, chat, name, limit=limit, notes=notes)
         with explain_os_errors(folder):

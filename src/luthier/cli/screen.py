@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -16,8 +17,11 @@ from luthier.cli.bars import bar
 from luthier.cli.summaries import KIND_HEAD, SLICE_HEAD, kind_rows, say_difference, say_moved, slice_rows
 from luthier.progress import Advance
 from luthier.recipe.probe_options import is_share
+from luthier.record import Record
 
 console = Console(highlight=False)
+DOUBTFUL = "train/doubtful.json"
+PLACES_SHOWN = 3
 COLOURS = {"ship": "green", "do_not_ship": "red", "inconclusive": "yellow"}
 WORDS = {"ship": "SHIP", "do_not_ship": "DO NOT SHIP", "inconclusive": "INCONCLUSIVE"}
 WORDS_COMPARED = {"better": "BETTER", "no_worse": "NO WORSE", "worse": "WORSE", "undecided": "UNDECIDED"}
@@ -43,9 +47,21 @@ def print_result(job: Any, verdict: Mapping[str, Any]) -> None:
     if (job.record / "calibration.json").is_file():
         says = job.record.read_json("calibration.json")["abstention"]["says"]
         console.print(f"When to answer: tuned {escape(says)}.")
+    print_doubtful(job.record)
     print_verdict(verdict)
     console.print(f"Card:   {job.record / 'card.md'}", soft_wrap=True)
     console.print(f"Report: {job.record / 'report.html'}", soft_wrap=True)
+
+
+def print_doubtful(record: Record) -> None:
+    """One line where training found labels doubtful."""
+    found = record.read_json(DOUBTFUL)["found"] if (record / DOUBTFUL).is_file() else []
+    if found:
+        places = [f"{Path(place['file']).name}:{place['line']}" for row in found for place in row["examples"]]
+        more = " ..." if len(places) > PLACES_SHOWN else ""
+        listed = escape(", ".join(places[:PLACES_SHOWN]))
+        says = escape(record.read_json(DOUBTFUL)["says"])
+        console.print(f"[yellow]Labels: {says}: {listed}{more} (in the report)[/yellow]", soft_wrap=True)
 
 
 def print_candidates(scores: Mapping[str, Any], recommended: str | None = None) -> None:

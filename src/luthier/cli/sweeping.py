@@ -27,9 +27,12 @@ def sweep(
         typer.Option(min=2, help="How many. Default: all combinations of short lists, else 8."),
     ] = None,
     metric: Annotated[
-        Literal["validation_loss", "validation_score"],
-        typer.Option(help="What chooses; a score grades up to 64 validation answers each time."),
-    ] = "validation_loss",
+        Literal["validation_loss", "validation_score"] | None,
+        typer.Option(
+            help="What chooses; a score grades up to 64 validation answers each time. Default: the loss, or "
+            "the score where a method learns from its own answers."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="A folder. Default: sweeps/NAME beside where you are.")
     ] = None,
@@ -41,9 +44,10 @@ def sweep(
     Example: luthier sweep tickets.yaml --over train.learning_rate=1e-5..1e-3 --over adapter.rank=4,8,16
     """
     from luthier.recipe import load_recipe
-    from luthier.sweep.space import read_axes
+    from luthier.sweep.space import metric_of, read_axes
 
     asked = load_recipe(recipe)
+    metric = metric or metric_of(asked)
     read_axes(over, asked, metric)  # mistakes show before anything heavy is imported
     from luthier.cli.screen import Screen, console
     from luthier.sweep.sweep import run_sweep

@@ -3,7 +3,8 @@
 Legend: S sequences, K labels.
 
 An encoder keeps Transformers' own head, which is made with it: what comes between it and the last layer
-differs by architecture. Its sequences have no prefix in common, so they are computed as one padded batch.
+differs by architecture. Its sequences cannot share a prefix, whose states depend on what comes after, so
+they are computed as one padded batch.
 """
 
 from __future__ import annotations
@@ -12,10 +13,25 @@ from collections.abc import Sequence
 
 import torch
 from peft import PeftModel
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from luthier.errors import ModelError
-from luthier.models.load import LoadedModel, _explained, _source, model_identity, quiet_transformers
+from luthier.models.load import (
+    LoadedModel,
+    _explained,
+    _source,
+    model_identity,
+    quiet_transformers,
+)
+
+PLAUSIBLE_LIMIT = 10_000_000  # tokens; tokenizers say 1e30 where they know of none
 
 
 def load_encoder(
@@ -68,17 +84,57 @@ def encoder_outputs(model: PreTrainedModel | PeftModel, sequences: Sequence[Sequ
     Args:
         sequences: token ids with the tokenizer's own first and last ones, as `read_text` writes them.
     """
+    ids, mask = _padded(model, sequences)
+    logits: torch.Tensor = model(input_ids=ids, attention_mask=mask).logits
+    return logits.float()
+
+
+def mean_states(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Means of an encoder's last hidden states over each sequence's tokens, `[S, D]` float32."""
+    ids, mask = _padded(model, sequences)
+    states = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+    means: torch.Tensor = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    return means
+
+
+def _padded(
+    model: PreTrainedModel | PeftModel, sequences: Sequence[Sequence[int]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and attention mask, `[S, longest]`; the padding is on the right."""
     device = next(model.parameters()).device
     width = max(map(len, sequences))
     # padding is masked, whatever it is; some encoders number positions by where it is
     pad = getattr(model.config, "pad_token_id", None) or 0
     ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in sequences], device=device)
     lengths = torch.tensor([[len(row)] for row in sequences], device=device)
-    mask = (torch.arange(width, device=device) < lengths).long()
-    logits: torch.Tensor = model(input_ids=ids, attention_mask=mask).logits
-    return logits.float()
+    return ids, (torch.arange(width, device=device) < lengths).long()
 
 
-def read_text(loaded: LoadedModel, text: str) -> list[int]:
+def read_text(tokenizer: Tokenizer, text: str) -> list[int]:
     """A text as an encoder's token ids; what it spells never becomes a control token."""
-    return [int(i) for i in loaded.tokenizer(text, split_special_tokens=True)["input_ids"]]
+    ids = tokenizer(text, split_special_tokens=True, verbose=False)["input_ids"]
+    return [int(i) for i in ids]
+
+
+def longest_text(name: str, tokenizer: Tokenizer) -> int | None:
+    """How many tokens of a text an encoder takes, its first and last one counted; None: nothing says."""
+    with quiet_transformers(), _explained(name), torch.random.fork_rng(), torch.device("meta"):
+        config = AutoConfig.from_pretrained(_source(name), trust_remote_code=False)
+        twin = AutoModel.from_config(config)
+    limit = min(positions_of(twin), tokenizer.model_max_length or PLAUSIBLE_LIMIT)
+    return int(limit) if limit < PLAUSIBLE_LIMIT else None
+
+
+def positions_of(model: PreTrainedModel) -> int:
+    """How many tokens an encoder has positions for; `PLAUSIBLE_LIMIT` where its configuration names none.
+
+    RoBERTa and its kin number positions from behind the padding's number, so that they take fewer than their
+    configuration names.
+    """
+    offsets = [
+        table.padding_idx + 1
+        for place, table in model.named_modules()
+        if place.endswith("position_embeddings") and getattr(table, "padding_idx", None) is not None
+    ]
+    named = getattr(model.config, "max_position_embeddings", None)
+    return int(named) - max(offsets, default=0) if named else PLAUSIBLE_LIMIT

@@ -79,6 +79,11 @@ def saved_labels(folder: Path) -> tuple[str, ...]:
     return tuple(label for _, label in sorted(named.items()))
 
 
+def find_labels(folder: Path) -> tuple[str, ...]:
+    """`saved_labels` of an adapter's folder; none where nothing is saved."""
+    return saved_labels(folder) if (folder / LABELS).is_file() else ()
+
+
 def _saved_weight(folder: Path) -> torch.Tensor | None:
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:

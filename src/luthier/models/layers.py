@@ -55,12 +55,19 @@ def chosen_layers(base: PreTrainedModel, asked: str | Sequence[int]) -> list[int
 
 
 def linear_names(base: PreTrainedModel) -> list[str]:
-    """Last names of the linear layers inside the model's layers, such as `q_proj`."""
-    _, blocks = block_list(base)
+    """Last names of the linear layers inside the model's layers, such as `q_proj`.
+
+    ALBERT's layers are one layer, many times: then all of what reads the text is looked at.
+    """
+    inside: torch.nn.Module
+    try:
+        _, inside = block_list(base)
+    except ModelError:
+        inside = base.base_model
     return sorted(
         {
             name.rpartition(".")[2]
-            for name, module in blocks.named_modules()
-            if isinstance(module, torch.nn.Linear | Conv1D)
+            for name, module in inside.named_modules()
+            if isinstance(module, torch.nn.Linear | Conv1D) and not name.startswith("pooler")
         }
     )

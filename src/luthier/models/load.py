@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from luthier import assets
 from luthier.errors import ModelError
@@ -67,6 +68,8 @@ def load_model(name: str, *, device: str | None = None) -> LoadedModel:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
     with quiet_transformers(), _explained(name):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        _refuse_encoder(config, name)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, trust_remote_code=False, use_safetensors=True
@@ -76,6 +79,18 @@ def load_model(name: str, *, device: str | None = None) -> LoadedModel:
     model.to(device=torch.device(device))  # type: ignore[call-arg]
     fuse_norms(model)
     return LoadedModel(model, tokenizer, model_identity(name))
+
+
+def reads_only(name: str) -> bool:
+    """Whether a model is an encoder such as BERT, by its configuration alone; raises as `load_model`.
+
+    Encoders were pre-trained on masked words. Decoders made of one, and encoders with a decoder, write.
+    """
+    if name in EMBEDDED:
+        return False
+    source = _source(name)
+    with quiet_transformers(), _explained(name):
+        return _is_encoder(AutoConfig.from_pretrained(source, trust_remote_code=False))
 
 
 def load_tokenizer(name: str) -> Tokenizer:
@@ -119,6 +134,20 @@ def quiet_transformers() -> Iterator[None]:
         hub.setLevel(hub_level)
         if bars:
             transformers.utils.logging.enable_progress_bar()
+
+
+def _is_encoder(config: PreTrainedConfig) -> bool:
+    writes = getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False)
+    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not writes
+
+
+def _refuse_encoder(config: PreTrainedConfig, name: str) -> None:
+    if _is_encoder(config):
+        raise ModelError(
+            f"{config.model_type} is an encoder: it reads whole texts and writes none",
+            where=f"model {name}",
+            fix="train it with `method: classify`, or name a decoder, such as smollm2-135m",
+        )
 
 
 def _source(name: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from luthier.errors import DataError, ModelError
@@ -12,6 +13,42 @@ if TYPE_CHECKING:
     from luthier.chat import ChatFormat
 
 PLAUSIBLE_LIMIT = 10_000_000  # tokens; tokenizers say 1e30 where they know of none
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a model reads examples.
+
+    Attributes:
+        chat: None for an encoder, and where the template does not run.
+        tokens: of an example; None where nothing can be said of them.
+        limit: the longest that fits, in tokens; None where the model does not say.
+        notes: what the reader of the audit should know, one sentence each.
+    """
+
+    chat: ChatFormat | None
+    tokens: Callable[[Example], int] | None
+    limit: int | None
+    notes: list[str]
+
+
+def read_by(name: str, tokenizer: Any, system: str | None) -> Reader:
+    """How a model reads examples; raises ModelError where it cannot be found."""
+    from luthier.models.load import reads_only
+
+    if reads_only(name):
+        from luthier.models.encoder import longest_text, read_text
+        from luthier.pipeline.encoders import plain_request
+
+        def count(example: Example) -> int:
+            return len(read_text(tokenizer, plain_request(example, system)))
+
+        told = "the model is an encoder: tokens are those of requests, and labels are no tokens"
+        return Reader(None, count, longest_text(name, tokenizer), [told])
+    chat, notes = chat_for(tokenizer)
+    if chat is None:
+        return Reader(None, None, None, notes)
+    return Reader(chat, token_counter(chat, system), token_limit(chat), notes)
 
 
 def chat_for(tokenizer: Any) -> tuple[ChatFormat | None, list[str]]:
@@ -36,6 +73,21 @@ def token_counter(chat: ChatFormat, system: str | None) -> Callable[[Example], i
             return sum(len(chat.tokenizer(text, add_special_tokens=False).input_ids) for text in texts)
 
     return count
+
+
+def template_notes(chat: ChatFormat | None, examples: Sequence[Example]) -> list[str]:
+    """What the template does not show of the examples' tools, so that training would refuse them."""
+    if chat is None:
+        return []
+    for example in examples:
+        if example.tools or any(m.tool_calls or m.role == "tool" for m in example.messages):
+            try:
+                chat.training(example, None)
+            except ModelError as error:
+                return [f"{error.message}: training would refuse {example.where}; {error.fix}"]
+            except DataError:
+                continue
+    return []
 
 
 def token_limit(chat: ChatFormat) -> int | None:

@@ -1,4 +1,4 @@
-"""How the answers to validation requests fare while a model is trained."""
+"""How the answers to validation requests fare while a model is trained: written, or chosen by its head."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from luthier.examples import Split
+from luthier.pipeline.choosing import choose_by_head, chooses
 from luthier.pipeline.constraining import build_constraint
 from luthier.pipeline.models import Models
 from luthier.pipeline.rewarding import build_reward
@@ -13,11 +14,14 @@ from luthier.pipeline.scoring import mean_score, recipe_grader, validation_sampl
 from luthier.recipe import Recipe
 
 if TYPE_CHECKING:
+    from luthier.candidates import Answer
     from luthier.models import Model
 
 
 class HeldOut:
-    """Greedy answers to validation prompts, as training goes on: their score, and what watches the reward.
+    """Answers to validation prompts, as training goes on: their score, and what watches the reward.
+
+    They are the greedy ones, or those that a head chooses.
 
     A reward that is gamed goes up on the prompts trained on, and here not, or here too while the score, the
     length or the variety of the answers go another way.
@@ -35,10 +39,17 @@ class HeldOut:
 
         It chooses an epoch and is no estimate of anything: the epoch that it chose got a lucky one.
         """
-        from luthier.candidates import ask, prompt_messages, seen_by_tuned
-
         if not self._asked:
             return None
+        if chooses(self._recipe, "tuned"):
+            answers = choose_by_head(self._recipe, self._models, self._model, self._asked)
+        else:
+            answers = self._written()
+        return mean_score([answer.as_row() for answer in answers], self._asked, self._grader)[0]
+
+    def _written(self) -> list[Answer]:
+        from luthier.candidates import ask, prompt_messages, seen_by_tuned
+
         recipe, models = self._recipe, self._models
         seen = seen_by_tuned(self._asked, recipe.tuned_system)
         system = recipe.system_of("tuned")
@@ -56,7 +67,7 @@ class HeldOut:
         }
         if self._reward is not None:
             self._numbers["validation_reward"] = _mean(self._reward(self._asked, texts))
-        return mean_score([answer.as_row() for answer in answers], self._asked, self._grader)[0]
+        return answers
 
     def watch(self) -> Mapping[str, float | None]:
         """Numbers of the answers that were scored last."""

@@ -32,6 +32,8 @@ class Models:
         self._show = show
         self._loaded: LoadedModel | None = None
         self._tuned: Model | None = None
+        self._labels: tuple[str, ...] = ()
+        self._seed = 0
 
     @cached_property
     def identity(self) -> str:
@@ -39,6 +41,19 @@ class Models:
         from luthier.models import model_identity
 
         return model_identity(self.name)
+
+    @cached_property
+    def is_encoder(self) -> bool:
+        """Whether it reads whole texts and writes none, by its configuration."""
+        from luthier.models.load import reads_only
+
+        return reads_only(self.name)
+
+    def name_labels(self, labels: Sequence[str], *, seed: int) -> None:
+        """What an encoder tells apart, and what its own head is drawn by; a decoder is given one later."""
+        if self.is_encoder and (tuple(labels), seed) != (self._labels, self._seed):
+            self._labels, self._seed = tuple(labels), seed
+            self.forget()  # the head was another
 
     def base(self) -> LoadedModel:
         """The base model without an adapter."""
@@ -53,11 +68,13 @@ class Models:
             ModelError: it has not been trained.
         """
         from luthier.models import is_whole_model, load_adapter, load_model
+        from luthier.models.encoder import load_encoder
 
         if self._tuned is None:
             if is_whole_model(self._adapter):
+                load = load_encoder if self.is_encoder else load_model
                 with self._show.task("loading the tuned model", None):
-                    self._tuned = load_model(str(self._adapter)).model
+                    self._tuned = load(str(self._adapter)).model
             else:
                 self._tuned = load_adapter(self.base(), self._adapter)
         return self._tuned
@@ -97,22 +114,40 @@ class Models:
 
     @cached_property
     def chat(self) -> ChatFormat:
-        """How the model writes conversations."""
-        from luthier.chat import ChatFormat
+        """How the model writes conversations.
 
+        Raises:
+            ModelError: it is an encoder, which writes none.
+        """
+        from luthier.chat import ChatFormat
+        from luthier.errors import ModelError
+
+        if self.is_encoder:
+            fix = "use a run on a decoder, or `luthier export` and Transformers' text classification"
+            raise ModelError("an encoder writes no conversations", where=f"model {self.name}", fix=fix)
         loaded = self._any()
         return ChatFormat(loaded.tokenizer, extra_stop_ids=loaded.stop_ids)
 
     @cached_property
     def tokenizer(self) -> Any:
         """The base model's."""
-        return self._any().tokenizer
+        from luthier.models.load import load_tokenizer
+
+        return load_tokenizer(self.name) if self.is_encoder else self._any().tokenizer
 
     def context_limit(self) -> int | None:
         """The longest sequence the model was made for, in tokens; None where it does not say."""
+        if self.is_encoder:
+            return self._longest_text
         config = self._any().model.config.get_text_config()
         limit = getattr(config, "max_position_embeddings", None)
         return int(limit) if limit else None
+
+    @cached_property
+    def _longest_text(self) -> int | None:
+        from luthier.models.encoder import longest_text
+
+        return longest_text(self.name, self.tokenizer)
 
     def longest_answer(self, train: Sequence[Example]) -> int:
         """Room for an answer in tokens: one and a half times the longest training answer."""
@@ -122,10 +157,16 @@ class Models:
         return int(1.5 * longest) + 8
 
     def _any(self) -> LoadedModel:
-        """The model as it is, adapted or not."""
+        """The model as it is, adapted or not; an encoder with a head for the labels that are known."""
         from luthier.models import load_model
+        from luthier.models.encoder import load_encoder
+        from luthier.models.head_files import find_labels
 
         if self._loaded is None:
             with self._show.task(f"loading {self.name}", None):
-                self._loaded = load_model(self.name)
+                if self.is_encoder:
+                    labels = self._labels or find_labels(self._adapter)
+                    self._loaded = load_encoder(self.name, labels, seed=self._seed)
+                else:
+                    self._loaded = load_model(self.name)
         return self._loaded

@@ -34,6 +34,7 @@ def replay_items(recipe: Recipe, models: Models, show: Show, *, beside: Sequence
     items = (
         _own(models, show, tokens) if recipe.train.replay_data is None else _general(recipe, models, tokens)
     )
+    items = [replace(item, beside=True) for item in items]
     return _taught(models, show, items) if recipe.train.replay_loss == "kl" else items
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.errors import RecordError
 from luthier.examples import Split
-from luthier.pipeline import agreeing, answering, calibrating, learning_curve, stages, training
+from luthier.pipeline import agreeing, answering, calibrating, doubting, learning_curve, stages, training
 from luthier.pipeline.choosing import chooses
+from luthier.pipeline.encoders import fit_encoder
 from luthier.pipeline.environment import environment
 from luthier.pipeline.inputs import answer_inputs, asked, split_inputs, systems, training_inputs
 from luthier.pipeline.models import Models
@@ -52,6 +53,7 @@ class Run:
         self.sources = Sources(recipe.data)
         self.models = Models(recipe.model, self.record / "adapter", self.show)
         self._depth = 0
+        self._fitted = False
         self._failed: set[str] = set()  # probes that crashed: once is enough for one process
 
     @classmethod
@@ -92,6 +94,7 @@ class Run:
 
     def check(self) -> dict[str, Any]:
         """Audit the examples; returns the content of `audit.json`."""
+        self._fit_model()
         with self._working():
             inputs = {
                 "data": self.sources.hashes,
@@ -120,15 +123,17 @@ class Run:
     def train(self) -> dict[str, Any]:
         """Fine-tune; writes `adapter/` and `train/`, returns the content of `train/summary.json`."""
         self._need_trackers()
+        self._fit_model()
         with self._working():
             self.split()
             inputs = training_inputs(self.record, self.recipe, self.models)
-            outputs = ["adapter", "train/summary.json", "train/metrics.jsonl"]
             work = partial(
                 training.write_adapter, self.record, self.recipe, self.models, self.show, digest(inputs)
             )
             probes = [f"probes/{name}.json" for name in PROBE_NAMES]
-            self._stage("train", inputs, outputs, work, spoils=["scores.json", *probes])
+            self._stage("train", inputs, training.OUTPUTS, work, spoils=["scores.json", *probes])
+            inputs = {"trained": self.record.output_hash("train"), "split": self.record.output_hash("split")}
+            self.record.stage("doubt", inputs, [doubting.FILE], partial(doubting.write_doubtful, self.record))
             summary: dict[str, Any] = self.record.read_json("train/summary.json")
             return summary
 
@@ -136,6 +141,7 @@ class Run:
         """Ask and grade every candidate on the test side; returns the content of `scores.json`."""
         from luthier.evidence.slices import check_fields
 
+        self._fit_model()
         names = self.recipe.candidates
         require_judge(self.recipe, self.record)
         if "tuned" in names:
@@ -363,6 +369,12 @@ class Run:
     def _tools(self) -> tuple[Record, Recipe, Models, Show]:
         """What the work of a stage with a model needs."""
         return self.record, self.recipe, self.models, self.show
+
+    def _fit_model(self) -> None:
+        """Leave out what the model cannot be asked, once; the recipe in the folder is then without it."""
+        if not self._fitted:
+            self.recipe = fit_encoder(self.recipe, self.models, self.show)
+            self._fitted = True
 
     def _need_trackers(self) -> None:
         """Refuse a missing package before the work that comes before training."""

@@ -29,18 +29,18 @@ def write_audit(record: Record, recipe: Recipe, sources: Sources, show: Show) ->
     from luthier.audit.suite_index import open_suites
     from luthier.card.audit_page import Checked, write_audit_page
     from luthier.models.load import load_tokenizer
-    from luthier.pipeline.auditing import chat_for, token_counter, token_limit
+    from luthier.pipeline.auditing import read_by
 
     tokenizer = load_tokenizer(recipe.model)
-    chat, notes = chat_for(tokenizer)
-    limit = None if chat is None or recipe.reads_texts else token_limit(chat)  # texts are cut into pieces
+    reader = read_by(recipe.model, tokenizer, recipe.system)
+    chat, limit = reader.chat, None if recipe.reads_texts else reader.limit  # texts are cut into pieces
     kinds: dict[str | None, Any] = {"label": "label", "json_schema": "json", "json_fields": "json"}
     with show.task("checking examples", None):
         sides = _sides_to_check(recipe, sources)
         audit = audit_examples(
             sides,
             system=recipe.system,
-            tokens=None if chat is None else token_counter(chat, recipe.system),
+            tokens=reader.tokens,
             special_tokens=tokenizer.all_special_tokens,
             max_tokens=limit,
             answer_kind=None if recipe.grader is None else kinds.get(grader_kind(recipe.grader), "text"),
@@ -54,7 +54,7 @@ def write_audit(record: Record, recipe: Recipe, sources: Sources, show: Show) ->
         told |= overview(sides, test_share=recipe.split.test, read=read)
         names = " + ".join(dict.fromkeys(Path(file["file"]).name for file in read))
         findings = (*unreadable, *audit.findings)
-        page = Checked(names, told, findings, sides, chat, recipe.model, recipe.system, limit, notes)
+        page = Checked(names, told, findings, sides, chat, recipe.model, recipe.system, limit, reader.notes)
     write_json(record / "audit.json", told)
     write_audit_page(record / "audit.html", page)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.errors import DataError
 from luthier.examples import Split
+from luthier.pipeline.encoders import read_items
 from luthier.pipeline.held_out import HeldOut
 from luthier.pipeline.live import TrainingView
 from luthier.pipeline.mixing import repeat_items
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from luthier.train.lessons import Lessons
     from luthier.train.rollouts import Rollouts
 
-OUTPUTS = ("adapter", "train/summary.json", "train/metrics.jsonl")
+OUTPUTS = ("adapter", "train/summary.json", "train/metrics.jsonl", "train/losses.jsonl")
 RATE_SECONDS = 30.0  # a shorter training is not told its share of the machine's rate: measuring takes 0.3 s
 
 
@@ -109,6 +110,7 @@ def write_adapter(record: Record, recipe: Recipe, models: Models, show: Show, ke
     told = {
         "method": material.method.name,
         "labels": list(material.method.labels),
+        **({"encoder": True} if models.is_encoder else {}),
         "adapter": recipe.adapter.model_dump(),
         **summary,
         "examples": len(material.split.train),
@@ -141,7 +143,6 @@ def gather(record: Record, recipe: Recipe, models: Models, show: Show) -> Materi
     from luthier.methods import build_method
 
     split = read_split(record)
-    loaded = models.base()
     virtual = recipe.adapter.virtual_tokens if recipe.adapter.kind in ("prefix", "prompt") else 0
     limit = models.context_limit()
     longest = None if limit is None else limit - virtual
@@ -152,9 +153,10 @@ def gather(record: Record, recipe: Recipe, models: Models, show: Show) -> Materi
         for side in ("train", "validation")
     )
     train, validation = answered_by_teacher(record, recipe, models, show, *sides)
-    items = method.items(seen_by_tuned(train, recipe.tuned_system), models.chat, system)
-    held = method.items(seen_by_tuned(validation, recipe.tuned_system), models.chat, system)
+    seen = (seen_by_tuned(side, recipe.tuned_system) for side in (train, validation))
+    items, held = (read_items(method, models, side, system) for side in seen)
     method = method.settle(items)
+    models.name_labels(method.labels, seed=recipe.seed)
     new = recipe.max_new_tokens or models.longest_answer(split.train) if writes_own(recipe.method) else 0
     _refuse_too_long([*items, *held], limit, virtual=virtual, new=new)
     items, held = with_teacher(recipe, models, show, items, held)
@@ -164,7 +166,7 @@ def gather(record: Record, recipe: Recipe, models: Models, show: Show) -> Materi
     items += made_up
     replayed = replay_items(recipe, models, show, beside=items)
     general = _general(models, show) if recipe.train.temper else []
-    return Material(split, loaded.model, method, items, replayed, held, general, len(made_up))
+    return Material(split, models.base().model, method, items, replayed, held, general, len(made_up))
 
 
 def attach(record: Record, recipe: Recipe, models: Models, material: Material) -> Material:
@@ -192,7 +194,7 @@ def _canaries(recipe: Recipe, models: Models, system: str | None) -> list[Item]:
     from luthier.probes import canaries, canary_sequences
 
     return [
-        Item(f"canary {number + 1}", (canary_sequences(canary, models.chat, system)[0],))
+        Item(f"canary {number + 1}", (canary_sequences(canary, models.chat, system)[0],), beside=True)
         for number, canary in enumerate(canaries(recipe.canaries, seed=recipe.seed))
         for _ in range(canary.repeats)
     ]

@@ -36,7 +36,7 @@ from luthier.recipe.grader_options import (
     check_grader,
 )
 from luthier.recipe.grader_options import Section as _Section
-from luthier.recipe.method_defaults import COMPARED, fit_method, refuse_misfits
+from luthier.recipe.method_defaults import fit_method, refuse_misfits
 from luthier.recipe.method_options import ONLINE, MethodChoice, MethodOptions, method_name, writes_own
 from luthier.recipe.mistakes import explain_mistake, suggest_key
 from luthier.recipe.probe_options import ProbeChoice, ProbeGates
@@ -218,9 +218,10 @@ class Recipe(_Section):
     )
     method: MethodChoice = Field(
         "sft",
-        description="sft (imitates the answers), dpo, orpo, simpo (prefer chosen to rejected answers), "
-        "kto (answers judged one by one), cpt (plain text), distill (a teacher's words), or {kind: ..., its "
-        "options}.",
+        description="sft (imitates the answers), cpt (plain text), distill (a teacher's words), classify (a "
+        "head for labels), dpo, orpo, simpo (prefer chosen to rejected answers), kto (answers judged one by "
+        "one), reward (a number for an answer), grpo, rloo, ppo, best_of (own answers, rewarded), or "
+        "{kind: ..., its options}.",
     )
     reward: GraderChoice | None = Field(
         None,
@@ -278,9 +279,8 @@ class Recipe(_Section):
     @property
     def selects_by_score(self) -> bool:
         """Whether the best epoch is the one with the best answers: always where the model learns from its
-        own, never where it writes none."""
-        kind = method_name(self.method)
-        return writes_own(self.method) or (self.train.select == "score" and kind not in COMPARED)
+        own, and else where the recipe says so."""
+        return writes_own(self.method) or self.train.select == "score"
 
     @property
     def reads_texts(self) -> bool:
@@ -299,7 +299,15 @@ class Recipe(_Section):
         refuse_gaps(self.stakes, self.probes)
         kind = method_name(self.method)
         replay, canaries = self.train.replay, self.canaries
-        refuse_misfits(kind, candidates=self.candidates, probes=self.probes, replay=replay, canaries=canaries)
+        refuse_misfits(
+            kind,
+            candidates=self.candidates,
+            probes=self.probes,
+            replay=replay,
+            canaries=canaries,
+            stakes=self.stakes,
+            confidence=self.confidence.kind,
+        )
         if self.train.temper and self.adapter.kind not in ("lora", "rslora"):
             adapter = self.adapter.kind
             raise ValueError(f"train.temper scales a low-rank update, and adapter.kind is {adapter}")

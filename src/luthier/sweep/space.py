@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from luthier.errors import RecipeError
 from luthier.recipe import Adapter, Recipe, Train
-from luthier.recipe.method_options import METHOD_SECTIONS
+from luthier.recipe.method_defaults import COMPARED
+from luthier.recipe.method_options import METHOD_SECTIONS, method_name, writes_own
 from luthier.recipe.mistakes import explain_mistake, suggest_key
 from luthier.recipe.yaml_text import StrictYaml
 
@@ -69,6 +70,11 @@ class Axis:
         return {"key": self.key, "low": self.low, "high": self.high, "log": self.is_log}
 
 
+def metric_of(recipe: Recipe) -> Metric:
+    """What trials are compared by when nothing is asked for: the loss, where there is one."""
+    return "validation_score" if writes_own(recipe.method) else "validation_loss"
+
+
 def read_axes(texts: Sequence[str], recipe: Recipe, metric: Metric) -> list[Axis]:
     """The axes that `--over` names, checked against the recipe.
 
@@ -89,6 +95,31 @@ def read_axes(texts: Sequence[str], recipe: Recipe, metric: Metric) -> list[Axis
         _check(axis, text, recipe, metric)
         axes.append(axis)
     return axes
+
+
+def _refuse_metric(recipes: Sequence[Recipe], metric: Metric, where: str) -> None:
+    """Refuse a metric that a trial would not have, or that would not mean the same in all of them."""
+    for recipe in recipes:
+        kind = method_name(recipe.method)
+        if metric == "validation_loss" and writes_own(recipe.method):
+            raise RecipeError(
+                f"method {kind} has no validation loss: it learns from answers that it writes itself",
+                where=where,
+                fix="choose by the answers: --metric validation_score",
+            )
+        if metric == "validation_score" and recipe.reads_texts:
+            raise RecipeError(
+                f"method {kind} has no validation score: texts are not answered",
+                where=where,
+                fix="choose by the loss: --metric validation_loss",
+            )
+    heads = {method_name(recipe.method) for recipe in recipes} & COMPARED.keys()
+    if heads and len({method_name(recipe.method) for recipe in recipes}) > 1:
+        raise RecipeError(
+            f"what method {min(heads)} makes does not write, and what other methods make is scored otherwise",
+            where=where,
+            fix="sweep over each method by itself",
+        )
 
 
 def trial_recipe(recipe: Recipe, changes: Mapping[str, Any], *, where: str) -> Recipe:
@@ -180,6 +211,7 @@ def _check(axis: Axis, text: str, recipe: Recipe, metric: Metric) -> None:
     found = [value_of(one, axis.key) for one in recipes]
     if axis.values and (len(found) < 2 or any(value in found[:i] for i, value in enumerate(found))):
         raise RecipeError("expected at least two different values", where=_place(text))
+    _refuse_metric(recipes, metric, _place(text))
     if axis.key.startswith("method") and metric == "validation_loss":
         raise RecipeError(
             f"losses of trials that differ in {axis.key} cannot be compared",

@@ -17,7 +17,7 @@ from luthier.sweep.chart import say_changes
 from luthier.sweep.page import write_page
 from luthier.sweep.search import Rung, draw_trials, plan_rungs, planned_share, rank
 from luthier.sweep.shared import Shared
-from luthier.sweep.space import Axis, Metric, read_axes, trial_recipe, value_of
+from luthier.sweep.space import Axis, Metric, metric_of, read_axes, trial_recipe, value_of
 from luthier.sweep.trials import Trial
 
 # of a recipe, what no training depends on
@@ -35,7 +35,7 @@ def run_sweep(
     over: Sequence[str],
     *,
     trials: int | None = None,
-    metric: Metric = "validation_loss",
+    metric: Metric | None = None,
     show: Show | None = None,
 ) -> dict[str, Any]:
     """Train several adapters over one base and find the best by validation; the test side is not looked at.
@@ -46,7 +46,8 @@ def run_sweep(
         folder: of the sweep. Gets `data/`, `trials/`, `sweep.json`, `sweep.html` and `best.yaml`.
         over: `KEY=LOW..HIGH` or `KEY=VALUE,VALUE,...`, each once per key.
         trials: how many; all combinations of short lists, or 8, where None.
-        metric: what is compared; a score grades up to 64 answers to validation requests.
+        metric: what is compared; a score grades up to 64 answers to validation requests. The loss where None,
+            but for methods that learn from answers of their own, which have none.
 
     Returns:
         The content of `sweep.json`.
@@ -57,6 +58,7 @@ def run_sweep(
         RecordError: the folder holds another sweep.
         TrainingError: no trial could be trained.
     """
+    metric = metric or metric_of(recipe)
     axes = read_axes(over, recipe, metric)
     recipes = _recipes(recipe, axes, trials, metric)
     asked = digest([metric, [one.model_dump(mode="json", exclude=UNUSED) for one in recipes]])
