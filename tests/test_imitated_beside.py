@@ -21,7 +21,7 @@ BY_ITEM = [
 # a token counts by its weight
 BY_TOKEN = [SFT(), CPT(), Distill("teacher"), BestOf(), PPO(), GRPO(loss_type="dapo")]
 # weights and log-probabilities of the trained tokens, sequence by sequence
-GIVEN = [
+GIVEN: list[list[tuple[tuple[float, ...], tuple[float, ...]]]] = [
     [((0.5, 2.0), (-3.0, -0.25))],
     [((2.0,), (-1.5,)), ((0.5, 0.5, 2.0), (-0.5, -4.0, -2.0))],
     [((0.5, 0.5), (-1.0, -2.0))],

@@ -291,7 +291,8 @@ def example_of(*turns: Message, wanted: bool = True) -> Example:
 
 def trained_text(item: Item, chat: ChatFormat) -> list[str]:
     return [
-        chat.tokenizer.decode([i for i, w in zip(s.ids, s.weights, strict=True) if w]) for s in item.sequences
+        str(chat.tokenizer.decode([i for i, w in zip(s.ids, s.weights, strict=True) if w]))
+        for s in item.sequences
     ]
 
 
@@ -303,7 +304,7 @@ def test_the_assistants_tokens_and_their_terminator_are_trained(chat: ChatFormat
     assert text.rstrip("\n") == "It is 42.<|im_end|>"
     assert set(item.weights) == {1.0} and METHOD.total([item]) == item.trained_tokens
     (sequence,) = item.sequences
-    assert "Be brief." in chat.tokenizer.decode(sequence.ids[: sequence.prompt_tokens])
+    assert "Be brief." in chat.tokenizer.decode(list(sequence.ids[: sequence.prompt_tokens]))
 
 
 def test_every_turn_of_the_assistant_is_trained_but_for_those_of_weight_0(chat: ChatFormat) -> None:
