@@ -142,9 +142,11 @@ def test_small_files_start_no_process(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
 from luthier.audit.streaming import audit_stream
 from luthier.examples.example import Example, Message
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell runs in the background
 
 def slow():
     for k in range(10**6):
@@ -170,11 +172,15 @@ def test_ctrl_c_ends_both(tmp_path: Path) -> None:
         text=True,
         start_new_session=True,
     )
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    others = children(process.pid)
-    assert len(others) == 1
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        others = children(process.pid)
+        assert len(others) == 1
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode != 0 and errors.count("KeyboardInterrupt") == 1  # the second says nothing
     deadline = time.monotonic() + 30
     while any(other.is_running() and other.status() != psutil.STATUS_ZOMBIE for other in others):

@@ -71,6 +71,14 @@ def test_two_objects_are_two_rows_whatever_they_hold(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_line_is_a_row_whatever_it_holds(tmp_path: Path, indent: int | None) -> None:
+    path = tmp_path / "a.jsonl"
+    value = {"id": 1, "chunks": ROWS}
+    path.write_text(json.dumps(value, indent=indent))
+    assert [row.values for row in read_rows(path) if isinstance(row, Row)] == [value]
+
+
 def test_a_table_without_its_header_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("".join(f"How do I mend pump {n}?,Take it apart and clean it.\n" for n in range(9)))

@@ -32,14 +32,15 @@ def read_list(file: BufferedIOBase, name: str) -> Iterator[Row | Problem]:
         yield error.at(f"{name}:{text.line}")
 
 
-def read_spread(file: BufferedIOBase, name: str) -> Iterator[Row | Problem]:
+def read_spread(file: BufferedIOBase, name: str, *, whole: bool) -> Iterator[Row | Problem]:
     """Rows of objects that follow one another without commas, over as many lines as they like.
 
-    A single object may hold the rows, see `json_wrapped`.
+    Args:
+        whole: a single object may hold the rows, see `json_wrapped`.
     """
     text = _Window(file)
     try:
-        yield from _objects(text, name)
+        yield from _objects(text, name, whole=whole)
     except StreamError as error:
         yield error.at(f"{name}:{text.line}")
 
@@ -185,11 +186,11 @@ def _end(text: _Window, name: str, own: int) -> tuple[str, list[Problem]]:
     return (mark if mark in ",[{" else ",") if goes_on else "]", [Problem(where, what, "make it one list")]
 
 
-def _objects(text: _Window, name: str) -> Iterator[Row | Problem]:
+def _objects(text: _Window, name: str, *, whole: bool) -> Iterator[Row | Problem]:
     text.mark()
     read, resumed = _read_item(text, f"{name}:{text.line}")
     source = text.text[: text.at]  # a first object is whole in the window
-    if isinstance(read, Row) and not text.mark():
+    if whole and isinstance(read, Row) and not text.mark():
         yield from unwrapped(read, source[source.find("{") :], name)
         return
     yield read

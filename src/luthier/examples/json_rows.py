@@ -16,16 +16,19 @@ _BRACE = ord("{")
 _HOLDS = re.compile(rb'":\s*[\[{]')  # a value that could be rows, or a column
 
 
-def read_json(file: BufferedReader, name: str) -> Iterator[Row | Problem]:
+def read_json(file: BufferedReader, name: str, *, whole: bool = False) -> Iterator[Row | Problem]:
     """The objects of a file, each with the line on which it starts.
 
-    They stand one on a line, in one list, one after the other over several lines, or in a single object.
+    They stand one on a line, in one list, or one after the other over several lines.
+
+    Args:
+        whole: a file that is one object may hold the rows in it, see `json_wrapped`; lines never do.
     """
     start = file.peek(1).removeprefix(BOM).lstrip(_BLANK)
     if start[:1] == b"[" and not _begins_with_line(start):
         return read_list(file, name)
-    if start[:1] == b"{" and (_is_alone(start) or _is_spread(start)):
-        return read_spread(file, name)
+    if start[:1] == b"{" and ((whole and _is_alone(start)) or _is_spread(start)):
+        return read_spread(file, name, whole=whole)
     return read_lines(file, name)
 
 

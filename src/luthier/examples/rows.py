@@ -66,8 +66,12 @@ def read_rows(path: Path, name: str | None = None) -> Iterator[Row | Problem]:
 
 def kind_named(path: PurePath) -> str | None:
     """What kind of file a name tells: json, csv, tsv, text, parquet; None when it tells none."""
-    inner = path.with_suffix("") if packing_named(path.suffix) else path
-    return KINDS.get(inner.suffix.lower())
+    return KINDS.get(_inner(path).suffix.lower())
+
+
+def _inner(path: PurePath) -> PurePath:
+    """The path without what says how the file is compressed."""
+    return path.with_suffix("") if packing_named(path.suffix) else path
 
 
 def _rows(file: io.BufferedReader, path: Path, name: str) -> Iterator[Row | Problem]:
@@ -96,7 +100,7 @@ def _rows(file: io.BufferedReader, path: Path, name: str) -> Iterator[Row | Prob
         return
     lines = _with_line_feeds(file)
     if kind == "json":
-        yield from read_json(lines, name)
+        yield from read_json(lines, name, whole=_inner(path).suffix.lower() == ".json")
     elif kind == "text":
         yield from read_paragraphs(lines, name)
     else:
