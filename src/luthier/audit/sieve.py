@@ -1,17 +1,18 @@
 """A second process that tells which examples may have a finding of their own, while the first one reads on.
 
 It finds nothing itself: the checks run on the examples that it names, so the findings are those of one
-process, and where it dies they run on all. Texts and positions go through a pipe; nothing is written.
+process, and where it dies they run on all. Texts and positions go through a pipe, as JSON and bits.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import signal
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from typing import Self
+from typing import Any, Self
 
 from luthier.audit.checks import CHECKS, OF_ONE_EXAMPLE, Check
 from luthier.audit.finding import Material
@@ -25,7 +26,7 @@ OF_ONE: dict[str, Check] = {  # checks of single examples by their texts, and su
     "refusal": find_refusing_answers,
 }
 PATIENCE_SECONDS = 5.0
-Said = tuple[list[str], int]  # the texts of an example, and how many of them are its messages
+Said = Sequence[Any]  # the texts of an example `list[str]`, and how many of them are its messages `int`
 
 
 class Sieve:
@@ -63,12 +64,12 @@ class Sieve:
         """Let it look at examples."""
         said = [(example.texts, len(example.messages)) for example in part]
         with contextlib.suppress(OSError):  # it is gone: `get` says so
-            self._pipe.send(said)
+            self._pipe.send_bytes(json.dumps(said).encode())
 
     def get(self) -> list[int] | None:
         """Places in the earliest part that was put and not told of yet, ascending; None where it is gone."""
         try:
-            marked: int = self._pipe.recv()
+            marked = int.from_bytes(self._pipe.recv_bytes())
         except (EOFError, OSError):
             return None
         return [place for place in range(marked.bit_length()) if marked >> place & 1]
@@ -79,9 +80,10 @@ def _serve(pipe: Connection, special_tokens: Sequence[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears it too, and closes the pipe
     with contextlib.suppress(EOFError, OSError):
         while True:
-            places = suspects(pipe.recv(), special_tokens)
+            said = json.loads(pipe.recv_bytes())
+            marked = sum(1 << place for place in suspects(said, special_tokens))
             # a bit each: answers that nobody has read yet must fit into any system's pipe, or both would wait
-            pipe.send(sum(1 << place for place in places))
+            pipe.send_bytes(marked.to_bytes(len(said) // 8 + 1))
 
 
 def suspects(said: Sequence[Said], special_tokens: Sequence[str]) -> list[int]:
