@@ -248,8 +248,7 @@ def _answers(outcomes: Sequence[Outcome]) -> str:
     text = (
         "Three of a hundred answers of a set are replaced: by a refusal, by its own beginning, by another "
         "language, by letters read in a wrong encoding. The other answers are prose of whole sentences; "
-        "beside misread letters they have right letters beyond ASCII. The checks for cut-off answers and "
-        "languages speak up only where nearly all other answers are otherwise: with a tenth of the "
-        "answers replaced they were silent."
+        "beside misread letters they have right letters beyond ASCII. Where many answers are cut off or in "
+        "another language, one finding says so of the whole."
     )
     return "## Answers\n\n" + text + ("\n\n" + table(head, rows) if rows else "\n\nNot measured.")
