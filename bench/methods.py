@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.harness import BenchError, Worker
 from bench.machine import describe_machine
+from bench.method_cost import COST_HEAD, Cost
 from bench.methods_apart import APART, Apart, apart_page, measure_apart, read_apart
 from bench.report import bounded, table
 from bench.results import append_outcome, read_named
@@ -42,7 +43,7 @@ Bounds = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Cost):
     """What one method led to, from the starting model.
 
     Attributes:
@@ -54,7 +55,6 @@ class Outcome:
         drift: loss on the starting model's own text, more than before, nats per token.
         forgetting: points of expected accuracy on public items, positive for worse.
         length: mean tokens of a held-out answer.
-        seconds: of training. memory: peak resident bytes of training.
     """
 
     method: str
@@ -70,13 +70,6 @@ class Outcome:
     drift: float
     drift_bounds: Bounds
     length: float
-    steps: int
-    tokens: int
-    seconds: float
-    memory: int
-    rate: float
-    n: int
-    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def main(arguments: list[str]) -> int:
@@ -163,10 +156,7 @@ HEAD = [
     "drift, nats per token",
     "forgetting, points",
     "tokens per answer",
-    "steps",
-    "rate",
-    "seconds",
-    "memory, GB",
+    *COST_HEAD,
 ]
 
 
@@ -179,8 +169,5 @@ def _row(outcome: Outcome) -> list[str]:
         bounded(outcome.drift, outcome.drift_bounds, 1, digits=2),
         bounded(outcome.forgetting, outcome.forgetting_bounds, 100),
         f"{outcome.length:.0f}",
-        str(outcome.steps),
-        f"{outcome.rate:.1e}",
-        f"{outcome.seconds:.0f}",
-        f"{outcome.memory / 1e9:.1f}",
+        *outcome.cells(),
     ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.harness import Worker
+from bench.method_cost import COST_HEAD, Cost
 from bench.report import bounded, table
 from bench.results import append_outcome, read_named
 from luthier.recipe import digest
@@ -41,7 +42,7 @@ Bounds = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
-class Apart:
+class Apart(Cost):
     """What one method led to on its task.
 
     Attributes:
@@ -50,7 +51,6 @@ class Apart:
         gain: paired difference to that one.
         perplexity: before and after, of held-out texts; None where answers are scored.
         drift: loss on the base's own text, more than before, nats per token; None where nothing is written.
-        seconds: of training. memory: peak resident bytes of training.
     """
 
     method: str
@@ -64,13 +64,6 @@ class Apart:
     perplexity: tuple[float, float] | None
     drift: float | None
     drift_bounds: Bounds
-    steps: int
-    tokens: int
-    seconds: float
-    memory: int
-    rate: float
-    n: int
-    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def measure_apart(name: str, job: Mapping[str, Any], *, threads: int, results: Path) -> Apart:
@@ -126,10 +119,7 @@ HEAD = [
     "tuned",
     "gain, points",
     "drift, nats per token",
-    "steps",
-    "rate",
-    "seconds",
-    "memory, GB",
+    *COST_HEAD,
 ]
 
 
@@ -150,8 +140,5 @@ def _row(outcome: Apart) -> list[str]:
         after,
         bounded(outcome.gain, outcome.gain_bounds, 100),
         drift,
-        str(outcome.steps),
-        f"{outcome.rate:.1e}",
-        f"{outcome.seconds:.0f}",
-        f"{outcome.memory / 1e9:.1f}",
+        *outcome.cells(),
     ]

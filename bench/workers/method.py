@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from bench.harness import ROOT
+from bench.method_cost import cost_of
 from bench.protocol import Line
 from bench.workers.adapter_kind import change
 from luthier.candidates.answer import sample
@@ -116,7 +117,6 @@ def measure(run: Run) -> dict[str, Any]:
     """What `Outcome` holds of a run."""
     scores = run.evaluate()
     probes = run.probe()
-    summary = run.train()
     rows = {name: run.record.read_jsonl(f"predictions/{name}.jsonl") for name in ("prompt", "tuned")}
     pair = next(row for row in scores["paired"] if {row["a"], row["b"]} == {"prompt", "tuned"})
     better = preferred(rows["tuned"], rows["prompt"])
@@ -131,11 +131,7 @@ def measure(run: Run) -> dict[str, Any]:
         **change("forgetting", probes["forgetting"], -1),
         **change("drift", probes["own_text"], 1),
         "length": scores["candidates"]["tuned"]["answer_tokens"],
-        "steps": summary["steps"],
-        "tokens": summary["tokens"],
-        "seconds": summary["seconds"],
-        "memory": summary["peak_memory_bytes"],
-        "rate": summary["learning_rate"],
+        **cost_of(run.train()),
         "n": len(better),
     }
 

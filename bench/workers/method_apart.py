@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 
 from bench.checks.labels import LABEL_SETS, read_labelled
 from bench.checks.texts import TextSet, read_texts
+from bench.method_cost import cost_of
 from bench.methods_apart import ADAPTER, BASE
 from bench.protocol import Line
 from bench.workers.adapter_kind import change
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def recipe_of(work: Path, job: Mapping[str, Any]) -> Recipe:
-    """The run's recipe; what it learns from is written where it is not there yet."""
+    """The run's recipe; what it learns from is written."""
     asked = dict(job["asked"])
     source = asked.pop("data")
     raw: dict[str, Any] = {"model": BASE, "adapter": ADAPTER, "probes": ["own_text"]}
@@ -61,7 +61,6 @@ def measure(run: Run) -> dict[str, Any]:
     """What `Apart` holds of a run."""
     scores = run.evaluate()
     drift = run.probe().get("own_text") if run.recipe.probes else None
-    summary = run.train()
     candidates = scores["candidates"]
     best = max((name for name in candidates if name != "tuned"), key=lambda name: candidates[name]["score"])
     pair = next(row for row in scores["paired"] if {row["a"], row["b"]} == {"tuned", best})
@@ -74,42 +73,31 @@ def measure(run: Run) -> dict[str, Any]:
         "best_score": candidates[best]["score"],
         "gain": sign * pair["difference"],
         "gain_bounds": (low, high),
-        "perplexity": [_perplexity(run, name) for name in ("prompt", "tuned")]
+        "perplexity": [candidates[name]["perplexity"]["value"] for name in ("prompt", "tuned")]
         if run.recipe.reads_texts
         else None,
         **(change("drift", drift, 1) if drift else {"drift": None, "drift_bounds": (None, None)}),
-        "steps": summary["steps"],
-        "tokens": summary["tokens"],
-        "seconds": summary["seconds"],
-        "memory": summary["peak_memory_bytes"],
-        "rate": summary["learning_rate"],
+        **cost_of(run.train()),
         "n": candidates["tuned"]["n"],
     }
 
 
-def _perplexity(run: Run, name: str) -> float:
-    rows = [row["detail"] for row in run.record.read_jsonl(f"predictions/{name}.jsonl")]
-    return math.exp(-sum(row["logprob"] for row in rows) / sum(row["tokens"] for row in rows))
-
-
 def _texts(work: Path) -> Path:
     """Public summaries of law suits, a text a row."""
-    path = work / "law.jsonl"
-    if not path.is_file():
-        work.mkdir(parents=True, exist_ok=True)
-        write_jsonl(path, [{"text": text} for text in read_texts(LAW, TEXTS, longest=3000)])
-    return path
+    texts = read_texts(LAW, TEXTS, longest=3000)
+    return _written(work / "law.jsonl", [{"text": text} for text in texts])
 
 
 def _labelled(work: Path) -> Path:
     """Public exam questions with the subject they are from."""
-    path = work / "subjects.jsonl"
-    if not path.is_file():
-        work.mkdir(parents=True, exist_ok=True)
-        subjects = next(own for own in LABEL_SETS if own.name == SUBJECTS)
-        write_jsonl(
-            path, [{"text": text, "label": label} for text, label in read_labelled(subjects, LABELLED)]
-        )
+    subjects = next(own for own in LABEL_SETS if own.name == SUBJECTS)
+    rows = read_labelled(subjects, LABELLED)
+    return _written(work / "subjects.jsonl", [{"text": text, "label": label} for text, label in rows])
+
+
+def _written(path: Path, rows: Sequence[Mapping[str, str]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(path, rows)
     return path
 
 

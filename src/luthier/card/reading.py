@@ -16,7 +16,7 @@ from luthier.card.missing import find_missing
 from luthier.card.numbers import Interval, finite
 from luthier.card.origins import read_origins
 from luthier.card.plain_text import clean_text
-from luthier.card.rewarded import read_rewarded
+from luthier.card.rewarded import curve_of, read_rewarded
 from luthier.card.slicing import read_slices
 from luthier.card.trust import calibration_facts, curve_facts, review_facts
 from luthier.card.view import (
@@ -231,14 +231,10 @@ def _read_training(record: Record) -> Training | None:
     if not rows and not summary:
         return None
 
-    def curve(column: str) -> list[tuple[float, float]]:
-        pairs = [(finite(row.get("step")), finite(row.get(column))) for row in rows]
-        return [(step, value) for step, value in pairs if step is not None and value is not None]
-
     return Training(
-        losses=curve("loss"),
-        validation=curve("validation_loss"),
-        rates=curve("learning_rate"),
+        losses=curve_of(rows, "loss"),
+        validation=curve_of(rows, "validation_loss"),
+        rates=curve_of(rows, "learning_rate"),
         summary=summary,
         best_step=finite(summary.get("best_step")),
         seconds=finite(summary.get("seconds")),

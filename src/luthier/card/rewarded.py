@@ -57,14 +57,15 @@ def read_rewarded(record: Record, metrics: Sequence[Mapping[str, Any]]) -> Rewar
     Args:
         metrics: the lines of `metrics.jsonl`.
     """
-    panels = [Panel(name, _curve(metrics, own), _curve(metrics, held)) for name, own, held in _PANELS]
+    panels = [Panel(name, curve_of(metrics, own), curve_of(metrics, held)) for name, own, held in _PANELS]
     if not panels[0].learnt:
         return None
     return Rewarded([p for p in panels if p.learnt or p.held_out], _read_samples(record))
 
 
-def _curve(metrics: Sequence[Mapping[str, Any]], column: str) -> Curve:
-    pairs = [(finite(row.get("step")), finite(row.get(column))) for row in metrics] if column else []
+def curve_of(metrics: Sequence[Mapping[str, Any]], column: str) -> Curve:
+    """A column over steps, where both are numbers."""
+    pairs = [(finite(row.get("step")), finite(row.get(column))) for row in metrics]
     return [(step, value) for step, value in pairs if step is not None and value is not None]
 
 

@@ -55,12 +55,14 @@ def print_result(job: Any, verdict: Mapping[str, Any]) -> None:
 
 def print_doubtful(record: Record) -> None:
     """One line where training found labels doubtful."""
-    found = record.read_json(DOUBTFUL)["found"] if (record / DOUBTFUL).is_file() else []
-    if found:
-        places = [f"{Path(place['file']).name}:{place['line']}" for row in found for place in row["examples"]]
+    told = record.read_json(DOUBTFUL) if (record / DOUBTFUL).is_file() else {"found": []}
+    places = [
+        f"{Path(place['file']).name}:{place['line']}" for row in told["found"] for place in row["examples"]
+    ]
+    if places:
         more = " ..." if len(places) > PLACES_SHOWN else ""
         listed = escape(", ".join(places[:PLACES_SHOWN]))
-        says = escape(record.read_json(DOUBTFUL)["says"])
+        says = escape(told["says"])
         console.print(f"[yellow]Labels: {says}: {listed}{more} (in the report)[/yellow]", soft_wrap=True)
 
 

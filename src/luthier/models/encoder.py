@@ -24,14 +24,13 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from luthier.errors import ModelError
 from luthier.models.load import (
+    PLAUSIBLE_LIMIT,
     LoadedModel,
     _explained,
     _source,
     model_identity,
     quiet_transformers,
 )
-
-PLAUSIBLE_LIMIT = 10_000_000  # tokens; tokenizers say 1e30 where they know of none
 
 
 def load_encoder(

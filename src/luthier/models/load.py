@@ -24,6 +24,7 @@ from luthier.models.norm import fuse_norms
 from luthier.recipe import digest
 
 SAMPLE_BYTES = 1 << 20
+PLAUSIBLE_LIMIT = 10_000_000  # tokens; tokenizers say 1e30 where they know of none
 
 
 @dataclass(frozen=True)

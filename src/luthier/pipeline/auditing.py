@@ -12,8 +12,6 @@ from luthier.examples import Example
 if TYPE_CHECKING:
     from luthier.chat import ChatFormat
 
-PLAUSIBLE_LIMIT = 10_000_000  # tokens; tokenizers say 1e30 where they know of none
-
 
 @dataclass(frozen=True)
 class Reader:
@@ -79,8 +77,10 @@ def template_notes(chat: ChatFormat | None, examples: Sequence[Example]) -> list
     """What the template does not show of the examples' tools, so that training would refuse them."""
     if chat is None:
         return []
+    from luthier.tool_template import parts_used
+
     for example in examples:
-        if example.tools or any(m.tool_calls or m.role == "tool" for m in example.messages):
+        if parts_used(example.with_tools(example.messages)):
             try:
                 chat.training(example, None)
             except ModelError as error:
@@ -97,7 +97,7 @@ def token_limit(chat: ChatFormat) -> int | None:
     """
     from transformers import AutoConfig
 
-    from luthier.models.load import quiet_transformers
+    from luthier.models.load import PLAUSIBLE_LIMIT, quiet_transformers
 
     try:
         with quiet_transformers():
