@@ -16,7 +16,7 @@ test: $(VENV)/.ready-dev check
 
 test-all: $(VENV)/.ready-dev check
 	$(BIN)/luthier doctor --fetch
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --hypothesis-profile=search
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff check src tests bench
