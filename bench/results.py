@@ -47,3 +47,8 @@ def append_outcome(path: Path, outcome: DataclassInstance) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write("\n" if before and not before.endswith(b"\n") else "")
         file.write(json.dumps(asdict(outcome)) + "\n")
+
+
+def write_outcomes(path: Path, outcomes: Iterable[DataclassInstance]) -> None:
+    """These and no others: of what was measured again, the file keeps the newest."""
+    path.write_text("".join(json.dumps(asdict(outcome)) + "\n" for outcome in outcomes), encoding="utf-8")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.checks import answers, duplicates, labels, private
-from bench.checks.command import Outcome, jobs, read_outcomes
+from bench.checks.command import Outcome, jobs, main, read_outcomes
 from bench.checks.lookalikes import change_number, kinds, negate
 from bench.checks.page import write_page
 from bench.checks.planting import plant_pairs
@@ -145,6 +145,18 @@ def test_outcomes_are_read_back_and_shown(tmp_path: Path) -> None:
     assert "| Near-duplicates | 1.00 [0.70, 1.00] (9/9) | 0.90 [0.60, 0.98] (9/10) | yes |" in page
     # 8 of 10 flagged are wrong, 10 of 100 labels: 8 times a random pick
     assert "| 10% of 100 | any other label | 0.80 [0.49, 0.94] (8/10) | 8.0 |" in page
+
+
+def test_what_is_measured_again_stands_once_in_the_file(tmp_path: Path) -> None:
+    results, page = tmp_path / "r.jsonl", tmp_path / "page.md"
+    asked = ["--half", "held-out", "--part", "secret", "--results", str(results), "--out", str(page)]
+    assert main(asked) == 0
+    first = results.read_text()
+    assert main([*asked, "--again"]) == 0
+    second = results.read_text()
+    assert len(first.splitlines()) == len(second.splitlines()) == 1
+    assert first != second, "the time it took is another"
+    assert "| held-out |" in page.read_text()
 
 
 def test_a_set_is_of_one_half() -> None:

@@ -15,7 +15,7 @@ from bench.checks import answers, duplicates, labels, private, suites
 from bench.checks.page import write_page
 from bench.checks.rates import Tally
 from bench.checks.texts import HALVES, TEXT_SETS, Half, TextSet, read_texts, text_sets, without_natural_pairs
-from bench.results import append_outcome, read_rows
+from bench.results import append_outcome, read_rows, write_outcomes
 from luthier.audit.label_conflict import find_label_conflicts
 from luthier.audit.near_duplicate import find_near_duplicate_clusters
 from luthier.audit.personal_data import personal_data
@@ -104,6 +104,7 @@ def main(arguments: list[str]) -> int:
         append_outcome(given.results, done)
         print(f"{outcome.part}, {outcome.data}: {seconds:.1f} s", file=sys.stderr, flush=True)
         _write(given.out, found, sizes)
+    write_outcomes(given.results, found.values())
     _write(given.out, found, sizes)
     return 0
 
