@@ -48,7 +48,7 @@ from luthier.recipe.stakes_options import (
     demand_more,
     refuse_gaps,
 )
-from luthier.recipe.supervised_options import DistillOptions, fill_in, refuse_answers
+from luthier.recipe.supervised_options import DistillOptions
 from luthier.recipe.yaml_text import PlainYaml, StrictYaml
 
 CandidateName = Literal["prompt", "few_shot", "retrieval", "scratch", "tuned"]
@@ -253,7 +253,7 @@ class Recipe(_Section):
     @model_validator(mode="before")
     @classmethod
     def _high_stakes(cls, values: Any) -> Any:
-        return fit_method(demand_more(fill_in(values)))
+        return demand_more(fit_method(values))
 
     @field_validator("data", mode="before")
     @classmethod
@@ -294,20 +294,9 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _shares(self) -> Recipe:
-        if self.reads_texts:
-            refuse_answers(self)
+        refuse_misfits(self)
         refuse_gaps(self.stakes, self.probes)
         kind = method_name(self.method)
-        replay, canaries = self.train.replay, self.canaries
-        refuse_misfits(
-            kind,
-            candidates=self.candidates,
-            probes=self.probes,
-            replay=replay,
-            canaries=canaries,
-            stakes=self.stakes,
-            confidence=self.confidence.kind,
-        )
         if self.train.temper and self.adapter.kind not in ("lora", "rslora"):
             adapter = self.adapter.kind
             raise ValueError(f"train.temper scales a low-rank update, and adapter.kind is {adapter}")
