@@ -98,7 +98,7 @@ def main(arguments: list[str]) -> int:
 
 def read_outcomes(path: Path, settings: str) -> dict[str, Outcome]:
     """What has been measured with these settings, in the order of `KINDS`."""
-    return read_named(path, settings, Outcome, key="kind", order=KINDS)
+    return read_named(path, dict.fromkeys(KINDS, settings), Outcome, key="kind")
 
 
 def write_table(outcomes: Mapping[str, Outcome], failed: Mapping[str, str]) -> str:

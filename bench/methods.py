@@ -120,7 +120,7 @@ def _measure(name: str, job: Mapping[str, Any], settings: str, threads: int) -> 
 
 def read_outcomes(path: Path, settings: str) -> dict[str, Outcome]:
     """What has been measured with these settings, in the order of `METHODS`."""
-    return read_named(path, settings, Outcome, key="method", order=METHODS)
+    return read_named(path, dict.fromkeys(METHODS, settings), Outcome, key="method")
 
 
 def write_page(outcomes: Mapping[str, Outcome], apart: Mapping[str, Apart], failed: Mapping[str, str]) -> str:

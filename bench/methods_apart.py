@@ -25,6 +25,9 @@ STUDENT: dict[str, Any] = {"data": "replies", "train": {"epochs": 2, "batch_toke
 APART: Mapping[str, dict[str, Any]] = {
     "cpt": {"method": "cpt", "data": "law", "train": {"epochs": 1, "batch_tokens": 2048}},
     "classify": {"method": "classify", "train": {"epochs": 3, "batch_tokens": 2048}} | LABELS,
+    "sft, two tasks": {"method": "sft", "train": {"epochs": 3, "batch_tokens": 2048}}
+    | LABELS
+    | {"data": "two"},
     "sft, the same labels": {"method": "sft", "train": {"epochs": 3, "batch_tokens": 2048}} | LABELS,
     "reward": {"method": "reward", "data": "ranked", "train": {"epochs": 3, "batch_tokens": 2048}},
     "sft, from the base": {"method": "sft"} | STUDENT,
@@ -35,6 +38,7 @@ APART: Mapping[str, dict[str, Any]] = {
 TASKS = {
     "law": ("summaries of law suits", "probability per token, %"),
     "labels": ("exam questions, one of five subjects", "right, %"),
+    "two": ("subjects of exam questions, and categories of support mail", "right, %"),
     "ranked": ("which of two replies keeps more rules", "pairs right, %"),
     "replies": ("the house tone", "rules kept, %"),
 }
@@ -51,6 +55,7 @@ class Apart(Cost):
         gain: paired difference to that one.
         perplexity: before and after, of held-out texts; None where answers are scored.
         drift: loss on the base's own text, more than before, nats per token; None where nothing is written.
+        tasks: scores after, by the tasks of a mixture.
     """
 
     method: str
@@ -64,6 +69,7 @@ class Apart(Cost):
     perplexity: tuple[float, float] | None
     drift: float | None
     drift_bounds: Bounds
+    tasks: Mapping[str, float] | None = None
 
 
 def measure_apart(name: str, job: Mapping[str, Any], *, threads: int, results: Path) -> Apart:
@@ -78,21 +84,19 @@ def measure_apart(name: str, job: Mapping[str, Any], *, threads: int, results: P
     with Worker("method_apart", {**job, "name": name, "asked": APART[name]}, threads=threads) as worker:
         found = worker.answer()
     found.pop("event")
-    outcome = Apart(name, settings_of(job), **found)
+    outcome = Apart(name, settings_of(name, job), **found)
     append_outcome(results, outcome)
     return outcome
 
 
-def settings_of(job: Mapping[str, Any]) -> str:
+def settings_of(name: str, job: Mapping[str, Any]) -> str:
     """Hash of what was asked for, so that other settings do not share a table."""
-    return digest(["apart", ADAPTER, job["start"], job["answers"], {k: dict(v) for k, v in APART.items()}])[
-        :16
-    ]
+    return digest(["apart", ADAPTER, job["start"], job["answers"], APART[name]])[:16]
 
 
 def read_apart(path: Path, job: Mapping[str, Any]) -> dict[str, Apart]:
     """What has been measured with these settings, in the order of `APART`."""
-    return read_named(path, settings_of(job), Apart, key="method", order=APART)
+    return read_named(path, {name: settings_of(name, job) for name in APART}, Apart, key="method")
 
 
 def apart_page(outcomes: Mapping[str, Apart]) -> list[str]:
@@ -130,6 +134,8 @@ def _row(outcome: Apart) -> list[str]:
     if outcome.perplexity:
         first, last = outcome.perplexity
         before, after = f"{before} (perplexity {first:.1f})", f"{after} (perplexity {last:.1f})"
+    if outcome.tasks:
+        after += f" ({', '.join(f'{name} {percent(100 * score)}' for name, score in outcome.tasks.items())})"
     drift = "-" if outcome.drift is None else bounded(outcome.drift, outcome.drift_bounds, 1, digits=2)
     return [
         outcome.method,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,19 +26,20 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_named(
-    path: Path, settings: str, outcome: Callable[..., T], *, key: str, order: Iterable[str]
+    path: Path, settings: Mapping[str, str], outcome: Callable[..., T], *, key: str
 ) -> dict[str, T]:
-    """Outcomes that were measured with these settings, by the field `key`, in this order; the newest of each.
+    """Outcomes that were measured with these settings, by the field `key`; the newest of each.
 
     Args:
+        settings: of each name, in the order that they are given back in.
         outcome: makes one of a row; lists come as tuples.
     """
     found = {}
     for raw in read_rows(path):
-        if raw["settings"] == settings:
+        if raw["settings"] == settings.get(raw[key]):
             lists = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
             found[raw[key]] = outcome(**raw | lists)
-    return {name: found[name] for name in order if name in found}
+    return {name: found[name] for name in settings if name in found}
 
 
 def append_outcome(path: Path, outcome: DataclassInstance) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def outcome(name: str, settings: str = "ours") -> Outcome:
 
 def apart(name: str, perplexity: tuple[float, float] | None) -> Apart:
     return Apart(
-        name, settings_of(JOB), base=0.1, score=0.2, best="prompt", best_score=0.15, gain=0.05,
+        name, settings_of(name, JOB), base=0.1, score=0.2, best="prompt", best_score=0.15, gain=0.05,
         gain_bounds=(0.02, 0.08), perplexity=perplexity, drift=None if perplexity is None else 0.05,
         drift_bounds=(None, None), steps=9, tokens=1000, seconds=30.0, memory=1_500_000_000, rate=1e-4, n=45,
     )  # fmt: skip
@@ -52,7 +53,7 @@ def test_every_method_with_its_own_task_has_a_recipe(
         (work / "start-model").mkdir(exist_ok=True)
         return work / "start-model"
 
-    def texts(path: Path) -> Path:
+    def texts(path: Path, *_: object) -> Path:
         (path / "data.jsonl").write_text('{"text": "a"}\n')
         return path / "data.jsonl"
 
@@ -86,11 +87,16 @@ def test_rows_are_taken_up_again_only_with_the_same_settings(tmp_path: Path) -> 
 def test_the_page_has_each_figure_and_what_could_not_be_measured() -> None:
     page = write_page(
         {"dpo": outcome("dpo")},
-        {"cpt": apart("cpt", (20.0, 12.5)), "classify": apart("classify", None)},
+        {
+            "cpt": apart("cpt", (20.0, 12.5)),
+            "classify": apart("classify", None),
+            "sft, two tasks": replace(apart("sft, two tasks", None), tasks={"exams": 0.25, "mail": 0.15}),
+        },
         {"ppo": "a worker ended"},
     )
     rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("|")}
     assert "90.0" in rows["dpo"] and "+10.0 [+5.0, +15.0]" in rows["dpo"] and "+0.25" in rows["dpo"]
+    assert "20.0 (exams 25.0, mail 15.0)" in rows["sft, two tasks"]
     assert "20.0 (perplexity 12.5)" in rows["cpt"] and "prompt 15.0" in rows["cpt"]
     assert "perplexity" not in rows["classify"] and "45 held out" in rows["classify"]
     assert "- ppo: not measured: a worker ended" in page

@@ -20,9 +20,11 @@ from luthier.recipe import Recipe, parse_recipe
 from luthier.record import write_jsonl
 
 LAW = TextSet("law suits", "held-out", "MultiLexSum/test.jsonl", ("summary",))
-SUBJECTS = "medical exams, subject"
+SUBJECTS, MAIL = "medical exams, subject", "support mail, category"
 TEXTS, LABELLED = 300, 400
 SUBJECT_SYSTEM = "Name the subject of the exam question in one word."
+MAIL_SYSTEM = "Name the category of the support mail in one word."
+MAIL_WEIGHT = 0.5
 
 
 def main() -> None:
@@ -41,8 +43,13 @@ def recipe_of(work: Path, job: Mapping[str, Any]) -> Recipe:
     source = asked.pop("data")
     raw: dict[str, Any] = {"model": BASE, "adapter": ADAPTER, "probes": ["own_text"]}
     if source in ("law", "labels"):
-        raw["data"] = str(_texts(work) if source == "law" else _labelled(work))
+        raw["data"] = str(_texts(work) if source == "law" else _labelled(work, SUBJECTS))
         raw |= {"system": SUBJECT_SYSTEM, "probes": []} if source == "labels" else {}
+        return parse_recipe(raw | asked, base=work, name="methods")
+    if source == "two":
+        exams = {"file": str(_labelled(work, SUBJECTS, SUBJECT_SYSTEM)), "name": "exams"}
+        mail = {"file": str(_labelled(work, MAIL, MAIL_SYSTEM)), "name": "mail", "weight": MAIL_WEIGHT}
+        raw |= {"data": {"train": [exams, mail]}, "probes": []}
         return parse_recipe(raw | asked, base=work, name="methods")
     start = prepare_start(work, job["start"], job["answers"])
     raw["system"] = SYSTEM
@@ -62,6 +69,7 @@ def measure(run: Run) -> dict[str, Any]:
     scores = run.evaluate()
     drift = run.probe().get("own_text") if run.recipe.probes else None
     candidates = scores["candidates"]
+    slices = scores["slices"]["scores"]
     best = max((name for name in candidates if name != "tuned"), key=lambda name: candidates[name]["score"])
     pair = next(row for row in scores["paired"] if {row["a"], row["b"]} == {"tuned", best})
     sign = 1 if pair["a"] == "tuned" else -1
@@ -77,6 +85,7 @@ def measure(run: Run) -> dict[str, Any]:
         if run.recipe.reads_texts
         else None,
         **(change("drift", drift, 1) if drift else {"drift": None, "drift_bounds": (None, None)}),
+        "tasks": {row["value"]: row["score"] for row in slices if row["candidate"] == "tuned"} or None,
         **cost_of(run.train()),
         "n": candidates["tuned"]["n"],
     }
@@ -88,11 +97,16 @@ def _texts(work: Path) -> Path:
     return _written(work / "law.jsonl", [{"text": text} for text in texts])
 
 
-def _labelled(work: Path) -> Path:
-    """Public exam questions with the subject they are from."""
-    subjects = next(own for own in LABEL_SETS if own.name == SUBJECTS)
-    rows = read_labelled(subjects, LABELLED)
-    return _written(work / "subjects.jsonl", [{"text": text, "label": label} for text, label in rows])
+def _labelled(work: Path, name: str, system: str | None = None) -> Path:
+    """Texts with a label each, public exam questions with their subject or support mail with its category.
+
+    Args:
+        system: what says, in each row, which task it is of.
+    """
+    found = read_labelled(next(own for own in LABEL_SETS if own.name == name), LABELLED)
+    rows = [{"text": text, "label": label} | ({"system": system} if system else {}) for text, label in found]
+    kind = "mail" if name == MAIL else "subjects"
+    return _written(work / f"{kind}{'-told' if system else ''}.jsonl", rows)
 
 
 def _written(path: Path, rows: Sequence[Mapping[str, str]]) -> Path:
