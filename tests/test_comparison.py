@@ -94,6 +94,9 @@ def test_only_examples_of_both_count(tmp_path: Path) -> None:
     assert (result["n"], result["only_old"], result["only_new"]) == (39, 21, 20)
     assert result["difference"] == pytest.approx(-10 / 39)
     assert result["flips"] == {"lost": 10, "gained": 0}
+    wins = result["wins"]
+    assert (wins["better"], wins["same"], wins["worse"]) == (0, 29, 10)
+    assert wins["rate"] == pytest.approx(29 / 2 / 39) and wins["low"] < wins["rate"] < wins["high"] < 0.5
     assert result["lost"][0]["input"] == "message 20"
 
 

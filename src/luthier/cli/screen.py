@@ -14,7 +14,15 @@ from rich.panel import Panel
 from rich.table import Table
 
 from luthier.cli.bars import bar
-from luthier.cli.summaries import KIND_HEAD, SLICE_HEAD, kind_rows, say_difference, say_moved, slice_rows
+from luthier.cli.summaries import (
+    KIND_HEAD,
+    SLICE_HEAD,
+    kind_rows,
+    say_difference,
+    say_moved,
+    say_wins,
+    slice_rows,
+)
 from luthier.progress import Advance
 from luthier.recipe.probe_options import is_share
 from luthier.record import Record
@@ -148,8 +156,7 @@ def print_comparison(result: Mapping[str, Any]) -> None:
             f"[yellow]left out: {result['only_old']} examples of the old run alone, "
             f"{result['only_new']} of the new one[/yellow]"
         )
-    flips = result["flips"]
-    console.print(f"{flips['gained']} answers became better, {flips['lost']} worse.")
+    console.print(escape(say_wins(result)))
     for head, rows in ((KIND_HEAD, kind_rows(result)), (SLICE_HEAD, slice_rows(result))):
         if not rows:
             continue

@@ -55,7 +55,7 @@ def write_comparison(result: Mapping[str, Any], format: Format) -> str:
         return _junit(title, gates, _parts(result))
     text = _write(format, result, title, headline, gates)
     if format is Format.markdown:
-        text += "".join(f"\n{line}\n" for line in map(_cell, say_moved(result)))
+        text += "".join(f"\n{line}\n" for line in map(_cell, [say_wins(result), *say_moved(result)]))
         if result["kinds"]:
             text += "\n" + _table(KIND_HEAD, kind_rows(result))
         if result["slices"]:
@@ -142,6 +142,16 @@ def say_difference(result: Mapping[str, Any]) -> str:
         f"{_points(result)} points on {result['n']} examples, p {_p(result['p'])}; "
         f"a loss of {100 * result['margin']:.1f} points is accepted"
     )
+
+
+def say_wins(result: Mapping[str, Any]) -> str:
+    """One line: on how many examples the newer run does better, and how often that makes it win."""
+    wins = result["wins"]
+    told = f"{wins['better']} answers became better, {wins['worse']} worse"
+    if wins["low"] is None:
+        return told + "."
+    bounds = f"[{100 * wins['low']:.1f}, {100 * wins['high']:.1f}]"
+    return f"{told}: the new one wins {wins['rate']:.1%} {bounds}, a tie being half a win."
 
 
 def _write(

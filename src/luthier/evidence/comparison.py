@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 from luthier.errors import RecordError
@@ -15,7 +16,7 @@ from luthier.evidence.failures import failures_by_field, rest_of
 from luthier.evidence.slices import MIN_PAIRS, slice_value
 from luthier.recipe import Recipe, load_recipe
 from luthier.record import Record
-from luthier.stats import compare, holm, stand
+from luthier.stats import compare, holm, stand, win_rate
 
 Rows = Sequence[Mapping[str, Any]]
 Decision = Literal["better", "no_worse", "worse", "undecided"]
@@ -37,7 +38,8 @@ def compare_runs(
     Returns:
         `decision`: `better` (a significant gain), `no_worse` (a loss of `margin` or more is ruled out),
         `worse` (the loss is significant), `undecided`; `old` and `new` (candidate, score); `difference`,
-        `low`, `high`, `p`, `n`, `margin`; `only_old`, `only_new` (examples that one run alone has);
+        `low`, `high`, `p`, `n`, `margin`; `wins` (as `stats.Wins`, of the new
+        one); `only_old`, `only_new` (examples that one run alone has);
         `kinds` (failures of either run by kind: `kind`, `known` (one of the old run's `failures.json`), `n`,
         `old` and `new` (how many examples), `mended` (of the old ones), `difference` in share of examples,
         `low`, `high`, `p`, `changed`); `slices` (`field`, `value`, `n`, `old`, `new` (scores), `difference`,
@@ -81,6 +83,7 @@ def compare_runs(
         "p": result.p,
         "test": result.test,
         "n": result.n,
+        "wins": asdict(win_rate(a, b, clusters=clusters, seed=recipe.seed)),
         "margin": allowed,
         "one_sided_low": standing.low,
         "only_old": len(tables[0]) - len(shared),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
@@ -12,7 +13,7 @@ from luthier.evidence.slices import slice_scores
 from luthier.examples.example import Example
 from luthier.grade import Doubtful, Grader, Score, Summarises, grade_all
 from luthier.recipe.candidate_options import Prices
-from luthier.stats import compare, detectable_difference, holm, mean_interval, stand
+from luthier.stats import compare, detectable_difference, holm, mean_interval, stand, win_rate
 
 Rows = list[dict[str, Any]]
 
@@ -166,18 +167,8 @@ def _pair(
         "p": result.p,
         "test": result.test,
         "n": result.n,
-        "wins": _wins(first, second, own, seed),
+        "wins": asdict(win_rate(first, second, clusters=own, seed=seed)),
     }
-
-
-def _wins(
-    first: Sequence[float], second: Sequence[float], clusters: Sequence[str] | None, seed: int
-) -> dict[str, Any]:
-    """How often the first has the higher score: counts, and the win rate, in which a tie is half a win."""
-    won = [0.5 if a == b else float(a > b) for a, b in zip(first, second, strict=True)]
-    rate = mean_interval(won, clusters=clusters, seed=seed)
-    counts = {"better": won.count(1.0), "same": won.count(0.5), "worse": won.count(0.0)}
-    return counts | {"rate": rate.estimate, "low": rate.low, "high": rate.high}
 
 
 def clusters_of(test: Sequence[Example]) -> list[str] | None:

@@ -25,6 +25,7 @@ from luthier.stats.power import (
 )
 from luthier.stats.risk_control import Abstention, Threshold, abstain, control_risk
 from luthier.stats.sequential import Look, plan_looks
+from luthier.stats.wins import Wins, win_rate
 
 __all__ = [
     "Abstention",
@@ -36,6 +37,7 @@ __all__ = [
     "Standing",
     "Temperature",
     "Threshold",
+    "Wins",
     "abstain",
     "clopper_pearson",
     "compare",
@@ -58,4 +60,5 @@ __all__ = [
     "smooth_calibration_error",
     "stand",
     "wilson",
+    "win_rate",
 ]
