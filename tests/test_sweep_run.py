@@ -10,7 +10,6 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -193,60 +192,6 @@ def test_the_test_side_is_not_looked_at(
 
 def without_seconds(result: dict[str, Any]) -> Any:
     return tiny_run.without_times(result)
-
-
-# by trial: the metric at each comparison and at the end, with the best end of an epoch so far
-SCRIPT: dict[int, list[tuple[float, float | None]]] = {
-    1: [(0.80, None)],
-    2: [(0.70, None)],
-    3: [(0.60, None), (0.58, None)],
-    4: [(0.50, None), (0.62, 0.45), (0.70, 0.42)],  # it rose again after a good epoch
-    5: [(0.55, None), (0.54, None)],
-    6: [(0.65, None), (0.40, None), (0.40, 0.44)],
-    7: [(0.75, None)],
-    8: [(2.00, None)],
-}
-
-
-@pytest.mark.parametrize("metric", ["validation_loss", "validation_score"])
-def test_the_better_half_by_the_best_so_far_goes_on(
-    metric: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Eight scripted trials: four go on after 5 of 40 steps, two after 10."""
-    sign = 1.0 if metric == "validation_loss" else -1.0
-    trained: list[tuple[int, int | None]] = []
-
-    def train_on(record: Any, *_: Any, until: int | None, **__: Any) -> dict[str, Any]:
-        number = int(record.path.name)
-        now, best = SCRIPT[number][{5: 0, 10: 1, None: 2}[until]]
-        trained.append((number, until))
-        return {
-            "steps": until or 40,
-            "planned_steps": 40,
-            "seconds": 1.0,
-            "stopped": "all epochs done" if until is None else None,
-            metric: sign * now,
-            f"best_{metric}": None if best is None else sign * best,
-        }
-
-    planned = SimpleNamespace(estimate=SimpleNamespace(steps=40, seconds=60.0))
-    monkeypatch.setattr(training, "gather", lambda *_: None)
-    monkeypatch.setattr(training, "attach", lambda *_: None)
-    monkeypatch.setattr(training, "make_plan", lambda *_, **__: planned)
-    monkeypatch.setattr(training, "train_on", train_on)
-    result = sweep(home, tmp_path / "sweep", trials=8, metric=metric)
-    assert trained == [
-        *((number, 5) for number in range(1, 9)),
-        *((number, 10) for number in (3, 4, 5, 6)),
-        *((number, None) for number in (4, 6)),
-    ]
-    assert result["best"] == 4 and result["trials"][3]["value"] == sign * 0.42
-    assert result["ranking"] == [4, 6, 5, 3, 2, 7, 1, 8]  # those that were stopped later are ahead
-    assert [row["reason"] for row in result["trials"] if row["number"] in (8, 5)] == [
-        "2 of 4 were better after 25% of the steps",
-        "7 of 8 were better after 12% of the steps",
-    ]
-    assert (result["steps"], result["planned_steps"]) == (4 * 5 + 2 * 10 + 2 * 40, 8 * 40)
 
 
 # --- gone on with -------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from luthier.errors import RecipeError
 from luthier.recipe import Recipe, load_recipe, parse_recipe
-from luthier.sweep.search import Rung, draw_trials, plan_rungs, planned_share, rank
+from luthier.sweep.search import Rung, draw_trials, finalists, plan_rungs, planned_share, rank
 from luthier.sweep.space import Axis, read_axes, trial_recipe, value_of
 
 RATES = "train.learning_rate=1e-5..1e-3"
@@ -194,17 +194,17 @@ def test_whole_numbers_that_coincide_are_one_trial() -> None:
         (2, []),
         (3, [Rung(0.25, 2)]),
         (4, [Rung(0.25, 2)]),
-        (8, [Rung(0.125, 4), Rung(0.25, 2)]),
-        (16, [Rung(0.125, 8), Rung(0.25, 4), Rung(0.5, 2)]),
+        (8, [Rung(0.1875, 4), Rung(0.375, 2)]),
+        (16, [Rung(0.1875, 8), Rung(0.3062, 4), Rung(0.5, 2)]),
     ],
 )
 def test_the_better_half_goes_on_until_two_are_left(count: int, rungs: list[Rung]) -> None:
     assert plan_rungs(count) == rungs
 
 
-def test_eight_trials_cost_three_trainings() -> None:
-    """8 eighths, then 4 eighths more to the quarter, then 2 three-quarters: 1 + 1/2 + 3/2."""
-    assert 8 * planned_share(8, plan_rungs(8)) == pytest.approx(3.0)
+def test_eight_trials_cost_three_and_a_half_trainings() -> None:
+    """8 times 3/16, then 4 times as much again, then 2 times the remaining 5/8: 3/2 + 3/4 + 5/4."""
+    assert 8 * planned_share(8, plan_rungs(8)) == pytest.approx(3.5)
     assert planned_share(2, plan_rungs(2)) == 1.0
 
 
@@ -212,7 +212,7 @@ def test_eight_trials_cost_three_trainings() -> None:
 def test_comparisons_come_later_and_keep_fewer(count: int) -> None:
     rungs = plan_rungs(count)
     assert all(a.share < b.share and a.keep > b.keep for a, b in itertools.pairwise(rungs))
-    assert all(0.125 <= rung.share <= 0.5 for rung in rungs)
+    assert all(0.1875 <= rung.share <= 0.5 for rung in rungs)
     assert [rung.keep for rung in rungs][-1:] in ([], [2])
 
 
@@ -225,6 +225,26 @@ def test_ranks() -> None:
     assert rank(values, higher_is_better=False) == [3, 1, 4, 2]
     assert rank(values, higher_is_better=True) == [1, 4, 3, 2]
     assert rank({1: None, 2: 0.0}, higher_is_better=True) == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("rates", "values", "expected"),
+    [
+        (
+            (1e-3, 2e-3, 4e-3, 8e-3),
+            (0.4, 0.2, 0.6, 0.3),
+            [2, 3],
+        ),  # the worst, but the next higher rate
+        ((1e-3, 8e-3, 4e-3, 2e-3), (0.4, 0.2, 0.6, 0.3), [2, 4]),  # the best is the highest
+        ((1e-3, 2e-3, 2e-3, 8e-3), (0.4, 0.2, 0.5, None), [2, 1]),  # the only higher one failed
+    ],
+)
+def test_of_learning_rates_the_next_higher_one_goes_on(
+    rates: tuple[float, ...], values: tuple[float | None, ...], expected: list[int]
+) -> None:
+    known = dict(enumerate(values, 1))
+    order = rank(known, higher_is_better=False)
+    assert finalists(order, 2, known, dict(enumerate(rates, 1))) == expected
 
 
 def test_the_starter_recipe_of_the_demo_can_be_swept() -> None:

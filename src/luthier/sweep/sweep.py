@@ -15,7 +15,7 @@ from luthier.recipe import Recipe, digest, dump_recipe
 from luthier.record import Record, explain_os_errors, write_json, write_text
 from luthier.sweep.chart import say_changes
 from luthier.sweep.page import write_page
-from luthier.sweep.search import Rung, draw_trials, plan_rungs, planned_share, rank
+from luthier.sweep.search import Rung, draw_trials, finalists, plan_rungs, planned_share, rank
 from luthier.sweep.shared import Shared
 from luthier.sweep.space import Axis, Metric, metric_of, read_axes, trial_recipe, value_of
 from luthier.sweep.trials import Trial
@@ -26,6 +26,7 @@ UNUSED = {
     *("probes", "probe_items", "gates", "abstain", "confidence", "prices", "learning_curve", "trackers"),
 }
 STANDING = ("done", "stopped", "failed", "open")
+RATE = "train.learning_rate"
 PLAN, RESULT, BEST = "plan.json", "sweep.json", "best.yaml"
 
 
@@ -140,6 +141,8 @@ def _train_all(
             f"trial {trial.number} of {len(trials)}: {say_changes(trial.changes)}",
         )
 
+    axes = {key for trial in trials for key in trial.changes}
+    rates = {trial.number: trial.changes[RATE] for trial in trials} if axes == {RATE} else {}
     alive = list(trials)
     for place, rung in enumerate(rungs):
         for trial in alive:
@@ -147,11 +150,16 @@ def _train_all(
                 advance(trial, rung)
         values = {trial.number: trial.value_at(place) for trial in alive}
         order = rank(values, higher_is_better=metric == "validation_score")
+        kept = order[: rung.keep]
+        if rates and place and rung is rungs[-1]:
+            kept = finalists(order, rung.keep, values, rates)
         for trial in alive:
-            if trial.number not in order[: rung.keep] and trial.state == "open":
+            if trial.number not in kept and trial.state == "open":
                 ahead = order.index(trial.number)
-                shared.stop(trial, f"{ahead} of {len(alive)} were better after {rung.share:.0%} of the steps")
-        alive = [trial for trial in alive if trial.number in order[: rung.keep]]
+                after = f"{ahead} of {len(alive)} were better after {rung.share:.0%} of the steps"
+                passed = "" if ahead >= rung.keep else ", and the next higher rate than the best went on"
+                shared.stop(trial, after + passed)
+        alive = [trial for trial in alive if trial.number in kept]
     for trial in alive:
         if trial.state == "open":
             advance(trial, None)
