@@ -226,10 +226,12 @@ def _undo(path: Path, own: list[Judgement]) -> None:
 
 def _show(task: Task, place: str, pairwise: bool) -> None:
     """The prompt, then the answers in the order of the task; nothing tells who wrote them."""
-    *before, last = task.question.messages
     table = Table.grid(padding=(0, 1))
-    for message in (*before, last):
-        table.add_row(Text(message.role, style="dim"), _text(message.content))
+    if task.question.tools:
+        offered = ", ".join(str(tool.get("function", tool).get("name", "?")) for tool in task.question.tools)
+        table.add_row(Text("tools", style="dim"), _text(offered))
+    for message in task.question.messages:
+        table.add_row(Text(message.role, style="dim"), _text(message.text))
     console.print(Panel(table, title=place, title_align="left"))
     for number, key in enumerate(task.shown):
         answer = task.question.by_id[key]

@@ -60,7 +60,7 @@ def prompt_requests(prompts: Sequence[Question]) -> list[Example]:
     found: dict[str, Example] = {}
     for prompt in prompts:
         key, turns = request_id(prompt.messages), (*prompt.messages, Message("assistant", ""))
-        found.setdefault(key, Example(key, turns, prompt.where, 0, prompt.group))
+        found.setdefault(key, Example(key, turns, prompt.where, 0, prompt.group, tools=prompt.tools))
     return list(found.values())
 
 

@@ -124,13 +124,15 @@ def write_answers(
                 constraint=request.constraint,
                 advance=advance,
             )
-            texts = [(chat.decode(result.ids), not result.finished) for result in generated]
             source = {key: value for key, value in asdict(settings).items() if key != "limit"}
             for place, example in enumerate(part):
-                turns = tuple(Message(m["role"], m["content"]) for m in request.conversations[example.id])
-                answers = distinct(texts[place * count : (place + 1) * count])
+                messages = request.conversations[example.id]
+                own = generated[place * count : (place + 1) * count]
+                answers = distinct((chat.answer(one.ids, messages), not one.finished) for one in own)
+                turns = tuple(map(Message.from_row, messages))
                 where = example.where if example.line else example.file
-                yield example, Question(turns, answers, where, example.group, source | {"sampler": seed})
+                told = source | {"sampler": seed}
+                yield example, Question(turns, answers, where, example.group, told, example.tools)
 
 
 def _seed(seed: int, first: str) -> int:

@@ -43,4 +43,4 @@ def _order(values: Sequence[float], shown: int) -> Order:
 
 def _unanswered(question: Question) -> Example:
     turns = (*question.messages, Message("assistant", ""))
-    return Example(question.key, turns, question.where, 0, question.group)
+    return Example(question.key, turns, question.where, 0, question.group, tools=question.tools)

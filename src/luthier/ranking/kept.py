@@ -13,7 +13,7 @@ from typing import Any
 from luthier.errors import RecipeError, RecordError
 from luthier.examples.example import Message
 from luthier.ranking.journal import append_line, read_lines
-from luthier.ranking.questions import Offered, Question, shown_as_dicts
+from luthier.ranking.questions import Offered, Question, as_rows
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,13 @@ def keep_question(path: Path, request: str, question: Question) -> None:
     """Write down the answers to one prompt."""
     row: dict[str, Any] = {
         "request": request,
-        "messages": shown_as_dicts(question.messages),
+        "messages": as_rows(question.messages),
         "answers": [asdict(answer) for answer in question.answers],
         "where": question.where,
         "source": dict(question.source),
     }
+    if question.tools:
+        row["tools"] = [dict(tool) for tool in question.tools]
     append_line(path, row if question.group is None else row | {"group": question.group})
 
 
@@ -119,9 +121,10 @@ def settle(wanted: Wanted, kept: Kept, path: Path) -> Settings:
 
 def _question(row: Mapping[str, Any]) -> Question:
     return Question(
-        tuple(Message(m["role"], m["content"]) for m in row["messages"]),
+        tuple(map(Message.from_row, row["messages"])),
         tuple(Offered(a["text"], a["cut"]) for a in row["answers"]),
         row["where"],
         row.get("group"),
         row["source"],
+        tuple(row.get("tools", ())),
     )

@@ -18,7 +18,7 @@ from luthier.errors import DataError
 from luthier.examples.formats import convert_row, recognise_format
 from luthier.ranking.judgements import Judgement
 from luthier.ranking.opinions import Opinion, closed, compare, stated
-from luthier.ranking.questions import Question, shown_as_dicts
+from luthier.ranking.questions import Question, as_rows
 
 MARK = "agreed"  # a column that no other file of preferences has
 Votes = dict[tuple[str, str], tuple[int, int]]
@@ -31,8 +31,8 @@ def preference_rows(
 
     Returns:
         Rows of `prompt` (messages), `chosen`, `rejected` (a list), and for each rejected answer how many
-        raters `agreed` of those (`raters`) who compared it with the chosen one; `key` of the question,
-        `group`.
+        raters `agreed` of those (`raters`) who compared it with the chosen one; `key` of the question, and
+        `tools` and `group` where it has any.
         Counts: `prompts` that have a row, `undecided` ones that were judged and have none, and answers
         (`unreadable`) left out because their text would be read as a transcript.
     """
@@ -86,22 +86,24 @@ def _rows_of(question: Question, beats: Votes) -> list[dict[str, Any]]:
 def _row(question: Question, chosen: str, rejected: Sequence[str], beats: Votes) -> dict[str, Any]:
     votes = [beats[chosen, answer] for answer in rejected]
     row: dict[str, Any] = {
-        "prompt": shown_as_dicts(question.messages),
+        "prompt": as_rows(question.messages),
         "chosen": question.by_id[chosen].text,
         "rejected": [question.by_id[answer].text for answer in rejected],
         MARK: [agreed for agreed, _ in votes],
         "raters": [raters for _, raters in votes],
         "key": question.key,
     }
+    if question.tools:
+        row["tools"] = [dict(tool) for tool in question.tools]
     return row if question.group is None else row | {"group": question.group}
 
 
 def _reads_back(question: Question, answer: str) -> bool:
     """Whether readers of preferences take the answer for what it is; a transcript has turns of its own."""
-    text, prompt = question.by_id[answer].text, shown_as_dicts(question.messages)
+    text, prompt = question.by_id[answer].text, as_rows(question.messages)
     row: Mapping[str, Any] = {"prompt": prompt, "chosen": f"x{text}", "rejected": [text]}
     try:
         said = convert_row(recognise_format([row], where=question.where), row)
     except DataError:
         return False
-    return said.rejected == (text,) and [message.as_dict() for message in said.messages[:-1]] == prompt
+    return said.rejected == (text,) and as_rows(said.messages[:-1]) == prompt

@@ -1,10 +1,10 @@
-"""`Question`: a conversation that ends with the user's turn, and different answers to it."""
+"""`Question`: a conversation that waits for the assistant, and different answers to it."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from luthier.errors import DataError
 from luthier.examples.example import Message
 from luthier.examples.row import Problem
 from luthier.examples.rows import read_rows
+from luthier.examples.tool_rows import Tools, read_tools
 from luthier.examples.turns import read_chat, read_text
 from luthier.recipe import digest
 
@@ -37,11 +38,12 @@ class Question:
     """A conversation and different answers to it.
 
     Attributes:
-        messages: what was asked, a system prompt included; the last one is the user's.
+        messages: what was asked, a system prompt included; the last one is the user's, or a tool's result.
         answers: none twice.
         where: where the prompt was read.
         group: as `Example.group`.
         source: who wrote the answers and how; kept, never shown to a rater.
+        tools: as `Example.tools`; answers then hold calls as `Example.answer` does.
     """
 
     messages: tuple[Message, ...]
@@ -49,12 +51,14 @@ class Question:
     where: str
     group: str | None = None
     source: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    tools: Tools = field(default=(), hash=False)
 
     @cached_property
     def key(self) -> str:
         """16 hex digits of what was asked and answered, in whatever order the answers stand."""
-        asked = [[message.role, message.content] for message in self.messages]
-        return digest([asked, sorted(answer.text for answer in self.answers)])[:16]
+        asked = [[message.role, message.text] for message in self.messages]
+        tools = [[dict(tool) for tool in self.tools]] if self.tools else []
+        return digest([asked, sorted(answer.text for answer in self.answers), *tools])[:16]
 
     @cached_property
     def by_id(self) -> dict[str, Offered]:
@@ -64,7 +68,7 @@ class Question:
 
 def request_id(messages: Iterable[Message]) -> str:
     """16 hex digits of a request, whoever answers it."""
-    return digest([[message.role, message.content] for message in messages])[:16]
+    return digest([[message.role, message.text] for message in messages])[:16]
 
 
 def askable(questions: Iterable[Question]) -> list[Question]:
@@ -73,7 +77,7 @@ def askable(questions: Iterable[Question]) -> list[Question]:
 
 
 def read_prompts(path: Path) -> list[Question]:
-    """Rows with `prompt` (a text, or messages) or `messages`, and `answers`, which may be absent.
+    """Rows with `prompt` (a text, or messages) or `messages`, and `answers` and `tools`, which may be absent.
 
     Raises:
         DataError: no such file, or a row that is no such thing; names file and line.
@@ -103,8 +107,10 @@ def _read(row: Mapping[str, Any], where: str) -> Question:
     )
     if row.get("system") and messages[0].role != "system":
         messages.insert(0, Message("system", read_text(row["system"], "system")))
-    if messages[-1].role != "user" or not messages[-1].content.strip():
-        raise DataError("the prompt does not end with words of the user", fix="end it with what they ask")
+    if messages[-1].role not in ("user", "tool") or not messages[-1].content.strip():
+        raise DataError(
+            "the prompt does not end with words of the user or a tool", fix="end it with what they ask"
+        )
     group = row.get("group")
     answers = row.get("answers")
     return Question(
@@ -113,6 +119,7 @@ def _read(row: Mapping[str, Any], where: str) -> Question:
         where,
         None if group in (None, "") else read_text(group, "group"),
         {"model": None},
+        read_tools(row.get("tools"), "tools"),
     )
 
 
@@ -141,6 +148,6 @@ def distinct(written: Iterable[tuple[str, bool]]) -> tuple[Offered, ...]:
     return tuple(Offered(text, was_cut) for text, was_cut in cut.items())
 
 
-def shown_as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """The messages as files and chat templates have them."""
-    return [message.as_dict() for message in messages]
+def as_rows(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """The messages as files have them; which of them are trained on is not asked here."""
+    return [replace(message, weight=1).as_row() for message in messages]
