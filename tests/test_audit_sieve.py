@@ -16,15 +16,15 @@ import pytest
 from luthier.audit import checks, sieve
 from luthier.audit.file_audit import audit_file
 from luthier.audit.finding import Finding, Material
-from luthier.audit.sieve import OF_ONE, Sieve, suspects
+from luthier.audit.sieve import OF_ONE, PATIENCE_SECONDS, Sieve, suspects
 from luthier.audit.streaming import audit_stream
 from luthier.errors import DataError
 from luthier.examples.example import Example, Message
 
-TOKENS = ("<|im_end|>",)
+TOKENS = ("<|of_this_model|>",)
 FAULTS: dict[str, dict[str, Any]] = {
     "secret": {"asked": "The key is ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8."},
-    "special_token": {"asked": "stop <|im_end|> here"},
+    "special_token": {"asked": f"stop {TOKENS[0]} here"},
     "personal_data": {"worse": ("ask ann@example.org",)},
     "empty_answer": {"answer": "TODO"},
     "encoding": {"asked": "a cafÃ© noir"},
@@ -56,6 +56,23 @@ def test_every_check_of_single_examples_has_its_fault_seen() -> None:
     for fault in FAULTS.values():
         part = [example(1), example(2, **fault), example(3)]
         assert suspects([(e.texts, len(e.messages)) for e in part], TOKENS) == [1]
+
+
+def test_the_answer_is_told_from_the_rejected_ones() -> None:
+    whole, cut = "It is behind the house.", '{"a": [1, 2'
+    part = [example(1, answer=cut, worse=(whole,)), example(2, answer=whole, worse=(cut,))]
+    assert suspects([(e.texts, len(e.messages)) for e in part], TOKENS) == [0]
+
+
+def test_any_place_of_a_part_is_told() -> None:
+    with Sieve(TOKENS) as second:
+        for count in (1, 7, 8, 9, 12, 16, 17):
+            second.put([*map(example, range(count - 1)), example(count, **FAULTS["secret"])])
+            assert second.get() == [count - 1]
+            second.put([example(1, **FAULTS["special_token"]), *map(example, range(2, count + 1))])
+            assert second.get() == [0]
+        told = time.monotonic()
+    assert time.monotonic() - told < PATIENCE_SECONDS, "it ends by itself"
 
 
 def test_where_a_check_breaks_all_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
