@@ -357,6 +357,8 @@ def test_too_few_examples() -> None:
     assert "with 60 test examples after the split" in finding.message
     (finding,) = of(audit_examples({"train": clean(300), "test": clean(4, start=9000)}), "too_few_examples")
     assert "no difference can be detected" in finding.message
+    (finding,) = of(audit_examples({"train": clean(300), "test": clean(1, start=9000)}), "too_few_examples")
+    assert "with 1 test example, no" in finding.message
 
 
 def test_the_detectable_difference_solves_its_formula() -> None:

@@ -19,6 +19,7 @@ BOTH = ["No idea.", "Here."]
 FIRST = ["Here.", "No idea."]
 SQUAD = {"text": ["Here."], "answer_start": [0]}
 GEMINI = [{"role": "user", "parts": [{"text": "Where?"}]}, {"role": "model", "parts": [{"text": "Here."}]}]
+LABELLED = ("category", "class", "sentiment", "intent", "emotion", "target")
 OWN = {"id": "3de14d444f65311d", "file": "f", "line": 1}
 
 # What each says is asked "Where?" and answered "Here."; then what the row says besides.
@@ -50,6 +51,34 @@ WILD: list[tuple[str, dict[str, Any]]] = [
     ("document/summary", {"document": "Where?", "summary": "Here."}),
     ("source/target", {"source": "Where?", "target": "Here."}),
     ("input_text/output_text", {"input_text": "Where?", "output_text": "Here."}),
+    ("inputs/targets", {"inputs": "Where?", "targets": "Here."}),
+    ("question/answerkey", {"question": "Where?", "answerKey": "Here."}),
+    *((f"text/{name}", {"text": "Where?", name.title(): "Here."}) for name in LABELLED),
+    (
+        "messages",
+        {"messages": [{"role": "User", "message": "Where?"}, {"role": "CHATBOT", "message": "Here."}]},
+    ),
+    (
+        "messages",
+        {"messages": [{"author": "user", "content": "Where?"}, {"author": "bot", "content": "Here."}]},
+    ),
+    (
+        "messages",
+        {"chat_messages": [{"sender": "human", "text": "Where?"}, {"sender": "AI ", "text": "Here."}]},
+    ),
+    (
+        "sharegpt",
+        {"conversations": [{"from": "Human", "value": "Where?"}, {"from": "bard", "value": "Here."}]},
+    ),
+    (
+        "sharegpt",
+        {"conversations": [{"from": "user", "value": "Where?"}, {"from": "bing", "value": "Here."}]},
+    ),
+    ("messages", {"messages": [{"role": None, "from": "human", "content": ["Wh", "ere?"]}, ANSWER]}),
+    ("messages/label", {"messages": [USER, ANSWER], "label": True}),
+    ("sharegpt/label", {"conversations": [USER, ANSWER], "label": "True"}),
+    ("prompt/completion", {"prompt": ["Where?"], "completion": ["Here."]}),
+    ("prompt/completion/label", {"prompt": "Where?", "completion": ["Here."], "label": 1}),
 ]
 
 # The same, and that "No idea." is worse.
@@ -96,6 +125,7 @@ PREFERRED: list[tuple[str, dict[str, Any]]] = [
         {"prompt": "Where?", "answers": [{"answer": BOTH[0], "rank": 2.0}, {"answer": BOTH[1], "rank": 1.0}]},
     ),
     ("prompt/answers ranked", {"prompt": "Where?", "answers": json.dumps(BOTH), "ratings": "[1, 5]"}),
+    ("prompt/answers ranked", {"prompt": "Where?", "answers": BOTH, "scores": ["1", "5.5"]}),
     ("question/completions ranked", {"question": "Where?", "completions": BOTH, "scores": [1, 2]}),
     ("instruction/responses ranked", {"instruction": "Where?", "responses": FIRST, "rank": [1, 2]}),
     ("question/responses ranked", {"question": "Where?", "responses": FIRST, "rewards": [2, 1]}),
@@ -249,7 +279,7 @@ def calling(arguments: Any) -> dict[str, Any]:
             "messages[2] is the result of call 'c9', which nobody made",
         ),
         (chat({"role": "tool", "tool_call_id": 7, "content": ""}, ANSWER), "messages[1].tool_call_id is 7"),
-        (chat({"role": "tool", "content": None}, ANSWER), "messages[1] has no text content"),
+        (chat({"role": "tool", "content": None}, ANSWER), "messages[1] has no text: its content is null"),
         (chat(ANSWER | {"content": [{"type": "image", "source": {}}]}), "messages[1] has no text content"),
         (chat(ANSWER | {"role": ["assistant"]}), "messages[1] has role ['assistant']"),
         ({"messages": "[{]"}, "messages is not a list"),
@@ -298,9 +328,48 @@ def test_bad_rows_say_what_is_wrong(row: dict[str, Any], expected: str) -> None:
     assert caught.value.fix
 
 
-@pytest.mark.parametrize("beside", [{"labels": ["a", "b"]}, {"role": "prompter", "parent_id": None}])
+def test_a_judgement_of_turns_is_not_left_beside_them() -> None:
+    for listed in ("messages", "conversations"):
+        assert convert({listed: [USER, ANSWER], "label": False}).wanted is False
+        assert convert({listed: [USER, ANSWER], "label": 0}).fields == {"label": 0}
+    for label in (0, "0", "false"):
+        assert convert({"prompt": "Where?", "completion": "Here.", "label": label}).wanted is False
+    assert convert({"prompt": "Where?", "completion": "Here.", "label": 2}).fields == {"label": 2}
+
+
+def test_a_column_of_system_prompts_is_one_whatever_it_is_called() -> None:
+    row = {"id": 1, "system_prompt": "Be brief.", "question": "Where?", "response": "Here."}
+    said = convert(row)
+    assert [(m.role, m.content) for m in said.messages] == [
+        ("system", "Be brief."), ("user", "Where?"), ("assistant", "Here."),
+    ]  # fmt: skip
+    assert said.fields == {"id": 1}
+    assert len(convert(row | {"system_prompt": ""}).messages) == 2
+    whole = {"system_prompt": "Be brief.", "chosen": [USER, ANSWER], "rejected": [USER, WORSE]}
+    assert (len(convert(whole).messages), convert(whole).rejected) == (3, ("No idea.",))
+
+
+def test_what_a_turn_lacks_is_named() -> None:
+    for row, says, fix in (
+        ({"messages": [USER, ANSWER | {"content": None}]}, "its content is null", "write it"),
+        ({"messages": "[{'role': 'user', 'content': 'Where?'}]"}, "as Python prints it", "json.dumps"),
+        ({"prompt": "Where?", "completion": ["Here.", "There."]}, "holds 2 texts", "`completions`"),
+        ({"messages": [USER, {"role": "robot", "content": "x"}]}, "has role 'robot'", "use system, user"),
+        ({"prompt": "q", "answers": BOTH, "scores": ["1", "N/A"]}, "scores[1] is 'N/A'", "scores"),
+    ):
+        with pytest.raises(DataError) as caught:
+            convert(row)
+        assert says in caught.value.message
+        assert fix in (caught.value.fix or "")
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"labels": ["a", "b"]}, {"role": "prompter", "parent_id": None}, {"sender": "human", "uuid": "1"}],
+)
 def test_a_text_with_labels_or_a_speaker_is_not_plain(beside: dict[str, Any]) -> None:
     rows = [{"text": "Where is it?"} | beside] * 3
     with pytest.raises(DataError, match=f"not recognised: text, {next(iter(beside))}"):
         recognise_format(rows, where="f")
-    assert recognise_format([{"text": "It is here.", "url": "u"}], where="f").name == "text"
+    for kept in ({"url": "u"}, {"author": "Ann"}, {"sender": "a@b.c"}):
+        assert recognise_format([{"text": "It is here."} | kept], where="f").name == "text"

@@ -21,6 +21,7 @@ from luthier.audit.remedies import (
     tidy_answer,
     usual_spellings,
 )
+from luthier.audit.secret import offered
 from luthier.audit.source_text import SourceText, line_of, take_apart
 from luthier.errors import DataError
 from luthier.examples.columns import Columns
@@ -134,12 +135,15 @@ def _clean_once(pieces: Sequence[Workpiece], *, mask: bool) -> bool:
 
 def mask_draft(draft: Draft) -> None:
     """Put placeholders for personal data and secrets in one row."""
-    if not any(any(find_private(text)) for text in draft.example.texts):
+    tools = [offered(draft.example)] if draft.example.tools else []
+    texts = [*draft.example.texts, *tools]
+    if not any(any(find_private(text)) for text in texts):
         return
-    placeholders = Placeholders(draft.example.texts)
-    has_secret = any(any(find_private(t, secrets_alone=True)) for t in draft.example.texts)
+    placeholders = Placeholders(texts)
+    has_secret = any(any(find_private(text, secrets_alone=True)) for text in texts)
     check = "secret" if has_secret else "personal_data"
-    draft.rewrite(placeholders.put, check, "what identifies somebody, or opens something, is replaced")
+    reason = "what identifies somebody, or opens something, is replaced"
+    draft.rewrite(placeholders.put, check, reason, tools=True)
 
 
 def _strip_markup(draft: Draft) -> None:

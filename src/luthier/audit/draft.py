@@ -20,7 +20,8 @@ from luthier.examples.identity import example_id
 from luthier.examples.row import Problem, Row
 from luthier.examples.turns import read_text
 
-_NOT_SAID = frozenset(("group", "provenance", "tools", "functions"))  # read, and no part of what is said
+_TOOLS = ("tools", "functions")
+_NOT_SAID = frozenset(("group", "provenance", *_TOOLS))  # read, and no part of what is said
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,10 @@ class RowReader:
         known = self.columns.get(column, column).lower()
         return known in self.form.columns and known not in _NOT_SAID
 
+    def is_shown(self, column: str) -> bool:
+        """Whether a column is a part of what the model sees: what is said, and the tools on offer."""
+        return self.is_said(column) or self.columns.get(column, column).lower() in _TOOLS
+
 
 class Draft:
     """One row that could be read.
@@ -112,9 +117,9 @@ class Draft:
         self.dropped = True
         self.changes.append(Change(self.line, check, "dropped", "", before, None, reason))
 
-    def rewrite(self, change: Callable[[str], str], check: str, reason: str) -> None:
-        """Change every text of the row; one that then says nothing is dropped."""
-        values = rewrite(self.values, self.reader.is_said, change)
+    def rewrite(self, change: Callable[[str], str], check: str, reason: str, *, tools: bool = False) -> None:
+        """Change every text of the row, and of the tools on offer; one that then says nothing is dropped."""
+        values = rewrite(self.values, self.reader.is_shown if tools else self.reader.is_said, change)
         if values == self.values:
             return
         read = self.reader.read(self.line, values)
@@ -156,8 +161,8 @@ class Draft:
         return False
 
     def _accept(self, values: Mapping[str, Any], read: Example, check: str, reason: str) -> None:
-        new = dict(places(values, self.reader.is_said))
-        for place, value in places(self.values, self.reader.is_said):
+        new = dict(places(values, self.reader.is_shown))
+        for place, value in places(self.values, self.reader.is_shown):
             if isinstance(value, dict | list) or (isinstance(value, str) and holds_turns(value)):
                 continue  # what changed inside is told by itself
             if (after := new.get(place, value)) != value:

@@ -10,11 +10,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from luthier.examples.turns import read_turns_cell
+from luthier.examples.turns import SPEAKER, read_turns_cell
 
 CELL = None  # the step from a cell into the JSON that it holds
 Place = tuple[str | int | None, ...]
-_NO_TEXT = frozenset(("role", "from", "weight", "name", "type", "id", "tool_call_id"))  # of turns
+_NO_TEXT = frozenset((*SPEAKER, "weight", "name", "type", "id", "tool_call_id"))  # of turns
 
 
 def places(values: Mapping[str, Any], is_read: Callable[[str], bool]) -> Iterator[tuple[Place, Any]]:
@@ -60,7 +60,7 @@ def holds_turns(value: str) -> bool:
 def _inside(value: Any, place: Place) -> Iterator[tuple[Place, Any]]:
     yield place, value
     if isinstance(value, dict):
-        is_turn = bool({"role", "from"} & value.keys())
+        is_turn = not value.keys().isdisjoint(SPEAKER)
         for key, part in value.items():
             if not (is_turn and key in _NO_TEXT):
                 yield from _inside(part, (*place, key))

@@ -6,6 +6,7 @@ their issuers document for secret scanning.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 
 from luthier.audit.finding import Finding, Material
 from luthier.audit.personal_data import mask
+from luthier.examples.example import Example
 
 LEAST_BITS_PER_CHARACTER = 3.0
 _PATTERNS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
@@ -112,8 +114,9 @@ HEX_BITS = 3.0  # per character: 32 random hexadecimal digits have 3.0 and more
 def find_secrets(material: Material) -> list[Finding]:
     """One finding per example that holds any; score is how many distinct ones. What was found is masked."""
     findings = []
-    for example, texts, joined in zip(material.all, material.texts, material.joined_texts, strict=True):
-        if not _may_hold(joined):
+    for example, said, joined in zip(material.all, material.texts, material.joined_texts, strict=True):
+        texts = [*said, offered(example)] if example.tools else said  # the model is shown them
+        if not _may_hold("\n".join(texts) if example.tools else joined):
             continue
         found = dict.fromkeys(hit for text in texts for hit in secrets(text))
         if found:
@@ -129,6 +132,11 @@ def find_secrets(material: Material) -> list[Finding]:
                 )
             )
     return findings
+
+
+def offered(example: Example) -> str:
+    """The tools on offer, as JSON."""
+    return json.dumps(example.tools, ensure_ascii=False)
 
 
 def secrets(text: str) -> Iterator[tuple[str, str]]:

@@ -17,12 +17,11 @@ from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any, Literal, cast
 
-from luthier.errors import DataError
 from luthier.examples.compression import Unpacked, packing_named, packing_of
 from luthier.examples.csv_rows import DELIMITERS
 from luthier.examples.files import DataFile
 from luthier.examples.row import BOM, Problem, Row, StreamError
-from luthier.examples.rows import KINDS, PARQUET, kind_named, read_rows
+from luthier.examples.rows import BUFFER_BYTES, KINDS, PARQUET, cannot_open, kind_of_text, read_rows
 
 Kind = Literal["lines", "list", "table", "text"]
 _MARK = "\ufeff"  # left at the start of a row where files were joined
@@ -140,10 +139,8 @@ def _plain_bytes(file: DataFile) -> tuple[bytes, Problem | None]:
             except StreamError as error:
                 return bytes(data), error.at(f"{file.name}:{data.count(10) + 1}")
             return bytes(data), None
-    except FileNotFoundError:
-        raise DataError("no such file", where=file.name, fix="check the path") from None
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", where=file.name) from None
+        raise cannot_open(file.path, file.name, error) from None
 
 
 def _rows(data: bytes, file: DataFile) -> Iterator[Row | Problem]:
@@ -162,7 +159,7 @@ def _is_utf16(data: bytes) -> bool:
 
 
 def _kind(file: DataFile, text: str) -> Kind:
-    named = kind_named(file.path)
+    named = kind_of_text(file.path, text[:BUFFER_BYTES].encode("utf-8", "surrogateescape"))
     if named in ("csv", "tsv"):
         return "table"
     if named == "text":

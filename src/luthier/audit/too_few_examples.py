@@ -28,13 +28,14 @@ def too_few(n: int, counted: str) -> list[Finding]:
         return []
     severity: Severity = "warning" if difference > WARN_ABOVE else "info"
     needed = examples_needed(TELL_ABOVE)
+    told = counted.replace("examples", "example", 1) if n == 1 else counted
     visible = f"only a difference of {difference * 100:.0f} points or more" if n >= 8 else "no difference"
     return [
         Finding(
             check="too_few_examples",
             severity=severity,
             score=difference,
-            message=f"with {n} {counted}, {visible} can be detected",
+            message=f"with {n} {told}, {visible} can be detected",
             fix=f"collect more: about {needed} test examples show {TELL_ABOVE * 100:.0f} points",
         )
     ]

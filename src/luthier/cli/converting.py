@@ -21,6 +21,8 @@ SAME = {
     "openai preference": "openai-preference",
     "chosen/rejected": "trl-preference",
     "prompt/completion/label": "unpaired",
+    "messages/label": "unpaired",
+    "sharegpt/label": "unpaired",
     "prompt/completion": "prompt-completion",
     "query/answers/tools": "openai",
     "sharegpt": "sharegpt",

@@ -1,8 +1,9 @@
 """What a record of a production log says: the request, the answer, and how it ended.
 
 Recognised are OpenAI's chat completions with their requests (as pairs, as stored completions, as files of
-the batch API), the Responses API, content blocks, exports of proxies and tracers that hold `input` and
-`output`, `messages` and `response`, or bodies as JSON text, and plain pairs of prompt and completion.
+the batch API), the Responses API, content blocks, Gemini's, Cohere's and Ollama's own words, exports of
+proxies and tracers that hold `input` and `output`, `messages` and `response`, or bodies as JSON text, and
+plain pairs of prompt and completion.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from luthier.collect.log_providers import as_chat_request, as_chat_response
 from luthier.collect.log_stream import CUT, is_stream, join_chunks, parse_events
 from luthier.collect.log_turns import Turn, function_of, read_turns, text_turn
 from luthier.collect.log_wire import Values, is_body, is_wire, read_object, read_wire, unwrap
@@ -139,7 +141,11 @@ def read_exchange(found: Exchange, record: Values, request: Any, answer: Any) ->
 
 
 def _model_name(source: Any) -> Any:
-    keys = ("model", "request_model", "model_name", "modelName") if isinstance(source, Mapping) else ()
+    keys = (
+        ("model", "request_model", "model_name", "modelName", "modelId")
+        if isinstance(source, Mapping)
+        else ()
+    )
     return next((source[key] for key in keys if source.get(key)), None)
 
 
@@ -155,6 +161,7 @@ def _read_request(found: Exchange, request: Any) -> None:
         return
     if not isinstance(request, Mapping):
         raise NotTakenError(NOTHING_ASKED)
+    request = as_chat_request(request)
     if request.get("previous_response_id") or ("messages" not in request and request.get("conversation")):
         raise NotTakenError(CONTINUED)
     asked = next((request[key] for key in _ASKED if request.get(key)), None)
@@ -216,7 +223,6 @@ def _read_answer(found: Exchange, answer: Any) -> None:
     if isinstance(answer, list):
         found.answered = read_turns(answer) if is_wire(answer) else [text_turn("assistant", answer)]
     elif isinstance(answer, Mapping):
-        found.response = answer
         _read_response(found, answer)
     else:
         found.answered = [text_turn("assistant", answer)]
@@ -225,6 +231,7 @@ def _read_answer(found: Exchange, answer: Any) -> None:
 
 
 def _read_response(found: Exchange, response: Values) -> None:
+    found.response = response = as_chat_response(response)
     choices = response.get("choices")
     if isinstance(choices, list):
         if not choices or not isinstance(choices[0], Mapping):
@@ -251,7 +258,7 @@ def _read_response(found: Exchange, response: Values) -> None:
         found.answered = read_turns([response])
     elif text := next((response[k] for k in _TEXT_KEYS if isinstance(response.get(k), str)), None):
         if len(response) == 1 or is_body(response):
-            found.finish = response.get("finish_reason")
+            found.finish = response.get("finish_reason") or response.get("done_reason")
             found.answered = [text_turn("assistant", text)]
         else:
             found.answered = [text_turn("assistant", dict(response))]

@@ -32,7 +32,8 @@ _MEDIA = (
 )
 _ROLES = {
     "human": "user", "customer": "user", "ai": "assistant", "model": "assistant", "gpt": "assistant",
-    "bot": "assistant", "agent": "assistant", "developer": "system", "function": "tool",
+    "bot": "assistant", "chatbot": "assistant", "agent": "assistant", "developer": "system",
+    "function": "tool",
 }  # fmt: skip
 
 
@@ -77,9 +78,12 @@ def _read_turn(item: Any) -> list[Turn]:
         raise NotTakenError(BUILT_IN)
     if "from" in item and "role" not in item:
         item = {**item, "role": item["from"], "content": item.get("value", item.get("content"))}
+    if "content" not in item and isinstance(item.get("message"), str):
+        item = {**item, "content": item["message"]}
     role = item.get("role") or (kind if kind in _ROLES else None)
     if not isinstance(role, str):
         raise NotTakenError(UNREADABLE)
+    role = role.strip().lower()
     return _of_role(_ROLES.get(role, role), item)
 
 

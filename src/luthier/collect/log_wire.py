@@ -9,6 +9,7 @@ from luthier.examples.strict_json import parse_json
 
 Values = Mapping[str, Any]
 _OBJECTS = ("chat.completion", "text_completion", "response", "chat.completion.chunk")
+_BODIES = ("inputBodyJson", "outputBodyJson", "body")  # the first two are those of Bedrock's logs
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 
@@ -17,7 +18,7 @@ def unwrap(value: Any, codes: list[Any]) -> Any:
     value = read_wire(value)
     while isinstance(value, Mapping) and _is_carried(value):
         codes += [value[key] for key in ("status_code", "status") if key in value]
-        value = read_wire(value["body"])
+        value = read_wire(value[next(key for key in _BODIES if key in value)])
     return value
 
 
@@ -45,6 +46,8 @@ def read_object(value: Any) -> Values:
 def _is_carried(value: Values) -> bool:
     """Whether `body` is what was sent, and not a word of the application's own, as in a mail."""
     http = ("status_code", "status", "url", "method", "headers", "custom_id", "request_id")
+    if any(isinstance(value.get(key), Mapping) for key in _BODIES[:2]):
+        return True
     return "body" in value and (any(key in value for key in http) or is_body(read_wire(value["body"])))
 
 
@@ -58,9 +61,15 @@ def is_body(value: Any) -> bool:
         return True
     if value.get("role") in _ROLES and ("content" in value or "tool_calls" in value):
         return True
-    return "finish_reason" in value or any(
-        pair <= value.keys() for pair in ({"model", "input"}, {"model", "prompt"})
+    return _is_of_provider(value) or any(
+        marks <= value.keys() for marks in ({"finish_reason"}, {"model", "input"}, {"model", "prompt"})
     )
+
+
+def _is_of_provider(value: Values) -> bool:
+    """Whether an object has the words of Gemini, Cohere or Ollama."""
+    finished = isinstance(value.get("done"), bool) and "response" in value
+    return has_parts(value.get("contents")) or is_cohere(value) or has_candidates(value) or finished
 
 
 def is_wire(value: Any) -> bool:
@@ -70,4 +79,27 @@ def is_wire(value: Any) -> bool:
         isinstance(value, list)
         and bool(value)
         and all(isinstance(item, Mapping) and any(mark in item for mark in marks) for item in value)
+    )
+
+
+def has_parts(value: Any) -> bool:
+    """Whether a list holds Gemini's turns."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(t, Mapping) and "parts" in t for t in value)
+    )
+
+
+def is_cohere(value: Values) -> bool:
+    """Whether an object is a request of Cohere's first chat API."""
+    history = value.get("chat_history", False)
+    return isinstance(value.get("message"), str) and (history is None or isinstance(history, list))
+
+
+def has_candidates(value: Values) -> bool:
+    """Whether an object is an answer of Gemini."""
+    marks, listed = ("content", "finishReason", "finish_reason"), value.get("candidates")
+    return isinstance(listed, list) and any(
+        isinstance(item, Mapping) and any(mark in item for mark in marks) for item in listed
     )

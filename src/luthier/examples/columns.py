@@ -9,6 +9,7 @@ from typing import Any
 from luthier.errors import DataError
 from luthier.examples.formats import FORMATS
 from luthier.examples.row import Problem, Row
+from luthier.examples.turns import SPEAKER, SYSTEM_IN, is_turn
 
 Columns = Mapping[str, str]
 _SYNONYMS = {
@@ -32,13 +33,14 @@ _SYNONYMS = {
     "rejected": ("dispreferred", "non_preferred_output", "worse", "loser", "bad"),
     "messages": ("chat", "conversation", "dialog", "dialogue", "turns"),
 }  # fmt: skip
+_LOGGED = ({"custom_id", "body"}, {"custom_id", "response"}, {"request", "response"}, {"request_body"})
 _PAIRS = (("prompt", "chosen", "rejected"), ("prompt", "completion"), ("text", "label"), ("text",))
 
 
 def known_columns() -> set[str]:
     """Every name that means something to a form of examples."""
     own = {column for form in FORMATS for column in (*form.needs, *form.takes)}
-    return own | {"group", "system", "tools", "provenance"}
+    return own | {"group", *SYSTEM_IN, "tools", "provenance"}
 
 
 def check_columns(columns: Columns) -> Columns:
@@ -109,24 +111,30 @@ def refuse_absent(rows: Sequence[Mapping[str, Any]], columns: Columns, where: st
 def suggest_columns(rows: Sequence[Mapping[str, Any]]) -> str | None:
     """What to write so that columns of unknown names are read; None where nothing can be guessed."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    guess = _guess_chat(rows, names) or _guess_pair(names)
-    if not guess:
+    if all(map(is_turn, rows)):
+        return 'each row is one turn: put those of a conversation into one row, {"messages": […]}'
+    if any(set(names) >= columns for columns in _LOGGED):
+        return "these are requests of an API: luthier collect logs FILE --out examples.jsonl"
+    chats = _chats(rows, names)
+    structured = [name for name in names if any(isinstance(row.get(name), dict | list) for row in rows)]
+    guess = chats if len(chats) == 1 else {}
+    if not chats:
+        guess = _guess_pair([name for name in names if name not in structured])
+    if not guess or (structured and list(guess.values()) == ["text"]):  # a title says less than its row
         return None
     inside = ", ".join(f"{own}: {name}" for own, name in guess.items())
     given = ",".join(f"{own}={name}" for own, name in guess.items())
     return f"write `columns: {{{inside}}}` under `data:` of the recipe, or --columns {given!r}"
 
 
-def _guess_chat(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, str]:
-    """A column of turns, by what is in it."""
+def _chats(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, str]:
+    """The columns of turns, by what is in them."""
+    found = {}
     for name in names:
         value = next((row[name] for row in rows if row.get(name)), None)
-        if isinstance(value, list) and isinstance(value[0], dict):
-            if {"role", "content"} <= value[0].keys():
-                return {name: "messages"}
-            if {"from", "value"} <= value[0].keys():
-                return {name: "conversations"}
-    return {}
+        if isinstance(value, list) and isinstance(value[0], dict) and not value[0].keys().isdisjoint(SPEAKER):
+            found[name] = "conversations" if {"from", "value"} <= value[0].keys() else "messages"
+    return found
 
 
 def _guess_pair(names: Sequence[str]) -> dict[str, str]:
@@ -149,7 +157,9 @@ def _like(column: str, names: Sequence[str]) -> str | None:
             if name.lower().replace("-", "_").replace(" ", "_") == word:
                 return name
     for word in words:
-        for name in names:
-            if word in name.lower().replace("-", "_").replace(" ", "_").split("_"):
-                return name
+        like = [name for name in names if word in name.lower().replace("-", "_").replace(" ", "_").split("_")]
+        if len(like) == 1:  # of `answer_a` and `answer_b`, neither is the answer
+            return like[0]
+        if like:
+            return None
     return None

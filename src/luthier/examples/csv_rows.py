@@ -1,4 +1,4 @@
-"""Rows of a table: CSV with commas, semicolons or tabs, and TSV.
+"""Rows of a table: CSV with commas, semicolons, tabs or bars, and TSV.
 
 A quote that is never closed swallows the rows after it. So where a row over several lines cannot be
 read, only its first line is given up, and reading goes on with the second.
@@ -13,7 +13,7 @@ from io import BufferedIOBase
 
 from luthier.examples.row import LINE_LIMIT_BYTES, Problem, Row, numbered_lines, too_long
 
-DELIMITERS = ",;\t"
+DELIMITERS = ",;\t|"
 AGAIN_BYTES = 2**28  # read again after open quotes, before the rest of a file is given up
 _QUOTES = 'close every quote, and write one inside a cell as ""'
 _HEADER = "name the columns in the first line"
@@ -90,8 +90,8 @@ def read_table(file: BufferedIOBase, name: str, delimiter: str | None = None) ->
     """Rows under the header in the first line; a table without a header has none.
 
     Args:
-        delimiter: found from the header when None: of comma, semicolon (as Excel writes in many
-            countries) and tab the one that makes the most columns.
+        delimiter: found from the header when None, or when the header does not have it: of comma, semicolon
+            (as Excel writes in many countries), tab and bar the one that makes the most columns.
     """
     csv.field_size_limit(LINE_LIMIT_BYTES)
     lines = _Lines(file, name)
@@ -158,7 +158,8 @@ def _unreadable(where: str, error: csv.Error, several: bool, lines: _Lines) -> P
 def _header(line: str, where: str, delimiter: str | None) -> tuple[list[str], str] | Problem:
     """The names of the columns and the delimiter between them."""
     read: list[tuple[list[str], str]] = []
-    for mark in DELIMITERS if delimiter is None else delimiter:
+    given = delimiter or ""
+    for mark in given if given and given in line else given + DELIMITERS:
         try:
             read.append((next(csv.reader([line], delimiter=mark, strict=True), []), mark))
         except csv.Error as error:
@@ -183,7 +184,10 @@ def _table_row(names: list[str], cells: list[str], where: str, start: int, end: 
     if len(cells) != len(names):
         lines = f" (lines {start} to {end})" if end > start else ""
         message = f"has {len(cells)} cells, expected {len(names)} ({', '.join(names)}){lines}"
-        return Problem(where, message, "quote cells that hold the delimiter or a line break")
+        fix = "quote cells that hold the delimiter or a line break"
+        if len(names) == 1:
+            fix += "; if the first line is a title, take it out: the names of the columns come first"
+        return Problem(where, message, fix)
     joined = "".join(cells)
     if "\0" in joined:
         return Problem(where, "holds a NUL byte", "remove it; is this a text file?")

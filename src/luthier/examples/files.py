@@ -12,6 +12,9 @@ from luthier.examples.hub import HUB, fetch_hub
 from luthier.examples.row import Problem
 from luthier.examples.rows import READABLE, kind_named
 
+_DESCRIBE = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")  # of `datasets`
+_ARROW = "write it as Parquet: datasets.load_from_disk(FOLDER).to_parquet(FILE), for each of its splits"
+
 
 @dataclass(frozen=True)
 class DataFile:
@@ -66,6 +69,10 @@ def choose_readable(names: Iterable[str]) -> tuple[list[str], dict[str, tuple[st
         path = PurePath(name)
         if any(part.startswith(".") for part in path.parts):
             left[name] = ("a hidden file was not read", "rename it if it holds examples")
+        elif path.name in _DESCRIBE:
+            left[name] = ("describes a data set and holds no examples", "give it alone if it does")
+        elif path.suffix == ".arrow":
+            left[name] = ("an Arrow file was not read", _ARROW)
         elif kind_named(path) is None:
             left[name] = ("not a kind of file that holds examples", f"Luthier reads {READABLE}")
         else:
@@ -88,14 +95,14 @@ def _in_folder(path: Path) -> Found:
             inside[(Path(folder) / name).relative_to(path).as_posix()] = Path(folder) / name
     readable, other = choose_readable(inside)
     if not readable:
-        raise DataError(
-            "is a folder without a file of examples",
-            where=str(path),
-            fix=f"give a file, or a folder of them: {READABLE}",
-        )
+        arrow = any(name.endswith(".arrow") for name in inside)
+        fix = _ARROW if arrow else f"give a file, or a folder of them: {READABLE}"
+        raise DataError("is a folder without a file of examples", where=str(path), fix=fix)
     left += [Problem(str(path / name), *why) for name, why in other.items()]
     return Found(tuple(DataFile(path / name, str(path / name)) for name in readable), tuple(left))
 
 
 def _refuse(error: OSError) -> None:
-    raise DataError(f"cannot be read: {error.strerror}", where=str(error.filename)) from None
+    where = str(error.filename)
+    fix = "let yourself read it, or move it elsewhere"
+    raise DataError(f"cannot be read: {error.strerror}", where=where, fix=fix) from None

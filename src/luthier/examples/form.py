@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from luthier.errors import DataError
 from luthier.examples.example import Message
 from luthier.examples.tool_rows import Tools, are_tools, read_tools
-from luthier.examples.turns import read_cell, read_content, read_text
+from luthier.examples.turns import SYSTEM_IN, read_cell, read_content, read_text, system_of
 
 Values = Mapping[str, Any]
 EMPTY: tuple[Any, ...] = (None, "", [], {})
@@ -59,7 +59,7 @@ class Format:
     @functools.cached_property
     def columns(self) -> frozenset[str]:
         """The columns, in lower case, that never become fields."""
-        always = ("group", "provenance", *(("system",) if self.asks else ()))
+        always = ("group", "provenance", *(SYSTEM_IN if self.asks else ()))
         return frozenset((*self.needs, *self.takes, *always))
 
     @functools.cached_property
@@ -88,8 +88,9 @@ class Conversation(NamedTuple):
 def convert_row(form: Format, row: Values) -> Conversation:
     """Messages, group, remaining fields and judgements of a row.
 
-    A `system` column goes before the messages unless they have a system prompt, a `group` column becomes the
-    group, `tools` are the tools on offer where that is what they are, and `provenance` says where it is from.
+    A `system` or `system_prompt` column goes before the messages unless they have a system prompt, a `group`
+    column becomes the group, `tools` are the tools on offer where that is what they are, and `provenance`
+    says where it is from.
 
     Raises:
         DataError: columns are missing, or the row is not a conversation that ends with an answer.
@@ -106,8 +107,9 @@ def convert_row(form: Format, row: Values) -> Conversation:
     if "tools" not in form.columns and "tools" in row and not are_tools(row["tools"]):
         known = form.columns  # a column of the user's own, such as `hammer, saw`
     messages = form.convert(row)
-    if form.asks and row.get("system") and messages[:1] and messages[0].role != "system":
-        messages.insert(0, Message("system", _system(row["system"])))
+    system = system_of(row) if form.asks else None
+    if system and messages[:1] and messages[0].role != "system":
+        messages.insert(0, Message("system", _system(system)))
     check_conversation(messages, asks=form.asks)
     group = row.get("group")
     return Conversation(

@@ -29,6 +29,7 @@ from luthier.examples.preferences import (
     from_choice,
     from_preferred,
     is_judged,
+    is_true_or_false,
     not_asked,
     not_preferred,
     own_wanted,
@@ -40,7 +41,7 @@ from luthier.examples.preferences import (
     worse_answers,
 )
 from luthier.examples.ranked_answers import RANKS, SCORES, best_answer, other_answers
-from luthier.examples.turns import read_chat, read_text
+from luthier.examples.turns import is_turn, read_chat, read_text
 
 __all__ = [
     "FORMATS",
@@ -92,7 +93,7 @@ def _from_text(row: Values) -> list[Message]:
 
 def _is_plain(row: Values) -> bool:
     """Not one message of a conversation, nor a text whose labels would be dropped in silence."""
-    return not row.keys() & {"role", "labels"}
+    return row.keys().isdisjoint(("role", "labels")) and not is_turn(row)
 
 
 _TOOLS = ("tools", "functions")
@@ -127,6 +128,17 @@ FORMATS = (
             *((asked, "responses") for asked in ("instruction", "question")),
         )
     ),
+    *(
+        Format(
+            f"{name}/label",
+            (listed, "label"),
+            _TOOLS,
+            _chat(listed),
+            when=is_true_or_false,
+            wanted=wanted_by_label,
+        )
+        for name, listed in (("messages", "messages"), ("sharegpt", "conversations"))
+    ),
     Format(
         "messages",
         ("messages",),
@@ -139,6 +151,7 @@ FORMATS = (
         "sharegpt", ("conversations",), ("kto_tag", *_TOOLS), _chat("conversations"), wanted=wanted_by_tag
     ),
     Format("sharegpt", ("conversation",), ("kto_tag", *_TOOLS), _chat("conversation"), wanted=wanted_by_tag),
+    Format("messages", ("chat_messages",), _TOOLS, _chat("chat_messages")),
     Format("gemini", ("contents",), (*SYSTEM, *_TOOLS), from_contents),
     Format(
         "prompt/completion/label",
@@ -155,7 +168,10 @@ FORMATS = (
     Format("question/answers", ("question", "answers"), PASSAGES, from_extract, keeps=other_extracts),
     *(
         Format(f"{asked}/{answered}", (asked, answered), _BESIDE_QUESTIONS, from_question(asked, answered))
-        for asked, answered in (("question", "response"), ("query", "response"), ("query", "answer"))
+        for asked, answered in (
+            *(("question", "response"), ("query", "response"), ("query", "answer")),
+            ("question", "answerkey"),
+        )
     ),
     Format(
         "instruction/response",
@@ -171,6 +187,7 @@ FORMATS = (
             ("problem", "solution"),
             ("input", "output"),
             ("input_text", "output_text"),
+            ("inputs", "targets"),
             ("text", "label"),
             ("sentence", "label"),
             ("document", "summary"),
@@ -179,6 +196,10 @@ FORMATS = (
             ("dialogue", "summary"),
             ("text", "summary"),
             ("source", "target"),
+            *(
+                ("text", labelled)
+                for labelled in ("category", "class", "sentiment", "intent", "emotion", "target")
+            ),
         )
     ),
     Format("text", ("text",), (), _from_text, when=_is_plain, asks=False),

@@ -229,9 +229,10 @@ def _read_item(text: _Window, where: str) -> tuple[Row | Problem, bool | None]:
         if real or long or not text.more():
             if long:
                 reason = f"it is longer than {LINE_LIMIT_BYTES // 2**20} MiB"
+            fix = "write rows that it holds one a line, as .jsonl" if long else "repair the list here"
             if _skip(text):
                 return Problem(where, f"not valid JSON: {reason}", "repair the object, or leave it out"), True
-            return Problem(where, f"not valid JSON: {reason}; {_REST}", "repair the list here"), None
+            return Problem(where, f"not valid JSON: {reason}; {_REST}", fix), None
 
 
 def _skip(text: _Window, own: int | None = None) -> bool:

@@ -13,6 +13,15 @@ from luthier.examples.strict_json import BadJSONError, end_of_json, parse_json, 
 LINES_SEEN_BYTES = 2**16  # how much of an object on several lines is enough to tell that it is one
 _BLANK = b" \t\r\n"
 _BRACE = ord("{")
+_REPAIRS = (
+    (re.compile(rb"\0"), "remove the NUL bytes; was the file cut off or damaged while it was written?"),
+    (re.compile(rb"\r"), "let each line end with a line feed: it holds a bare carriage return"),
+    (re.compile(rb"\},\Z"), "take out the comma after the object, or make the file one list: [ … ]"),
+    (re.compile(rb"\A(?://|#|/\*)"), "take out the comment: JSON has none"),
+    (re.compile(rb"\A\{\s*'"), "write JSON, not what Python prints: json.dumps(row)"),
+    (re.compile(rb"[\x01-\x1f]"), "write tabs and line breaks inside a text as \\t and \\n"),
+    (re.compile(rb"\A\{.*,\s*[}\]]"), "take out the comma before the bracket that closes"),
+)
 _HOLDS = re.compile(rb'":\s*[\[{]')  # a value that could be rows, or a column
 
 
@@ -48,7 +57,7 @@ def _is_alone(start: bytes) -> bool:
 
 
 def _is_spread(start: bytes) -> bool:
-    """Whether the object that a file begins with goes on after the first line."""
+    """Whether the object that a file begins with goes on after the first line, or others follow it there."""
     first = start.partition(b"\n")[0]
     text = start.decode("utf-8", "surrogateescape")
     end = end_of_json(text, 0)
@@ -57,7 +66,9 @@ def _is_spread(start: bytes) -> bool:
             parse_json_at(text, 0)
         except BadJSONError as error:
             end = error.at if error.at is not None and error.at > len(text) - 16 else None
-    return end is not None and end > len(first.decode("utf-8", "surrogateescape"))
+    if end is None:
+        return False
+    return end > len(first.decode("utf-8", "surrogateescape")) or text[end:].lstrip(" \t")[:1] == "{"
 
 
 def read_lines(file: BufferedReader, name: str) -> Iterator[Row | Problem]:
@@ -77,14 +88,14 @@ def _row(line: bytes, name: str, number: int) -> Row | Problem:
     except ValueError as error:
         if line.startswith(BOM):  # files that were joined
             return _row(line.removeprefix(BOM), name, number)
-        return Problem(f"{name}:{number}", f"not valid JSON: {error}", _repair(line))
+        return Problem(f"{name}:{number}", f"not valid JSON: {error}", _repair(line, number))
     return Row(number, value) if type(value) is dict else expected_object(value, f"{name}:{number}")
 
 
-def _repair(line: bytes) -> str:
+def _repair(line: bytes, number: int) -> str:
     """What to do about a line that is no JSON."""
-    if b"\0" in line:
-        return "remove the NUL bytes; was the file cut off or damaged while it was written?"
-    if b"\r" in line:
-        return "let each line end with a line feed: it holds a bare carriage return"
-    return "write one JSON object a line"
+    line = line.strip(_BLANK)
+    fix = next((fix for looks, fix in _REPAIRS if looks.search(line)), "write one JSON object a line")
+    if number == 1 and line[:1].isalnum():
+        fix += ", or name the file after what it holds, such as .csv"
+    return fix

@@ -11,8 +11,19 @@ from luthier.examples.row import Problem, Row
 from luthier.examples.strict_json import parse_json_at
 
 OWN = frozenset(
-    {"messages", "conversations", "conversation", "contents", "prompt", "chosen", "tools", "input"}
+    (
+        "messages",
+        "conversations",
+        "conversation",
+        "chat_messages",
+        "contents",
+        "prompt",
+        "chosen",
+        "tools",
+        "input",
+    )
 )
+_FOLDS = ("data", "result", "results", "response", "payload", "dataset")  # in which an API has its list
 _FILL = "write examples into it"
 _BETWEEN = re.compile(r"[ \t\r\n,]*")
 Values = dict[str, Any]
@@ -36,10 +47,16 @@ def unwrapped(only: Row, source: str, name: str) -> list[Row | Problem]:
     if keys:
         lines = _lines_of(values[keys[0]], keys[0], source, only.line)
         return [Row(line, row) for line, row in zip(lines, values[keys[0]], strict=True)]
+    if fold := next((values[key] for key in _FOLDS if _holds_rows(values.get(key))), None):
+        return unwrapped(Row(only.line, fold), source, name)
     if list(values.values()) == [[]]:
         return [Problem(f"{name}:{only.line}", f"the list under {next(iter(values))!r} is empty", _FILL)]
     rows = _by_columns(values) or _by_number(values) or _by_name(values)
     return [Row(only.line, row) for row in rows] if rows else [only]
+
+
+def _holds_rows(value: Any) -> bool:
+    return isinstance(value, dict) and bool(_keys_of_lists(value))
 
 
 def _keys_of_lists(values: Mapping[str, Any]) -> list[str]:

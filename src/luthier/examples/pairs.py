@@ -16,19 +16,22 @@ PASSAGES = ("passage", "context", "contract", "document")  # columns that a ques
 
 def from_completion(row: Values) -> list[Message]:
     """`prompt` and `completion`, texts or messages."""
-    prompt, completion = read_turns_cell(row["prompt"]), read_turns_cell(row["completion"])
-    asked = (
-        read_chat(prompt, "prompt")
-        if isinstance(prompt, list)
-        else [Message("user", read_text(prompt, "prompt"))]
-    )
-    chat = isinstance(completion, list) or (isinstance(completion, dict) and "role" in completion)
-    answered = (
-        read_chat(completion, "completion")
-        if chat
-        else [Message("assistant", read_text(completion, "completion"))]
-    )
-    return asked + answered
+    return [*_side(row["prompt"], "prompt", "user"), *_side(row["completion"], "completion", "assistant")]
+
+
+def _side(value: Any, name: str, role: str) -> list[Message]:
+    """One side of a pair: turns, a text, or a list of that one text."""
+    value = read_turns_cell(value)
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        if len(value) > 1:
+            raise DataError(
+                f"{name} holds {len(value)} texts, expected one",
+                fix=f"write one {name}; answers that are ranked go under `completions`, beside `scores`",
+            )
+        value = value[0]
+    if isinstance(value, list) or (isinstance(value, dict) and (role == "assistant") and "role" in value):
+        return read_chat(value, name)
+    return [Message(role, read_text(value, name))]
 
 
 def from_instruction(answered: str) -> Callable[[Values], list[Message]]:

@@ -66,10 +66,15 @@ def _plain_rows(batch: Any) -> Iterator[dict[str, Any] | str]:
 
 
 def _row(values: dict[str, Any], name: str, number: int) -> Row | Problem:
-    try:
-        return Row(number, {key: _plain(value) for key, value in values.items()})
-    except ValueError as error:
-        return Problem(f"{name}:{number}", str(error), "write null, or leave the row out")
+    plain: dict[str, Any] = {}
+    for key, value in values.items():
+        try:
+            plain[key] = _plain(value)
+        except ValueError as error:
+            return Problem(
+                f"{name}:{number}", f"column {key!r}: {error}", "write null, or leave the row or column out"
+            )
+    return Row(number, plain)
 
 
 def _plain(value: Any) -> Any:

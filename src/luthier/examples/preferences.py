@@ -15,12 +15,12 @@ from typing import Any
 from luthier.errors import DataError
 from luthier.examples.example import Message
 from luthier.examples.tool_rows import Tools, read_tools
-from luthier.examples.turns import read_cell, read_chat, read_text, read_turns_cell
+from luthier.examples.turns import read_cell, read_chat, read_text, read_turns_cell, system_of
 
 Values = Mapping[str, Any]
 _TRANSCRIPT = re.compile(r"\n\n(Human|Assistant): ?")  # of hh-rlhf, one text for a whole conversation
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
-_LABELS = {"true": True, "false": False}
+_LABELS = {"true": True, "false": False, "1": True, "0": False}
 ASKED_IN = ("prompt", "conversations", "instruction", "question", "query", "input")  # beside chosen, rejected
 
 
@@ -128,9 +128,19 @@ def own_wanted(row: Values) -> bool:
 
 
 def is_judged(row: Values) -> bool:
-    """Whether `label` says good or bad; a class such as `spam` is a column like any other."""
-    label = row["label"]
-    return isinstance(label, bool) or (isinstance(label, str) and label.strip().lower() in _LABELS)
+    """Whether `label` says good or bad, as true and false or 1 and 0 do; a class such as `spam` does not."""
+    return _judgement(row["label"]) is not None
+
+
+def is_true_or_false(row: Values) -> bool:
+    """As `is_judged`, where 0 and 1 may as well be classes."""
+    return is_judged(row) and str(row["label"]).strip() not in ("0", "1")
+
+
+def _judgement(label: Any) -> bool | None:
+    if isinstance(label, str):
+        return _LABELS.get(label.strip().lower())
+    return bool(label) if isinstance(label, bool) or (isinstance(label, int) and label in (0, 1)) else None
 
 
 def wanted_by_label(row: Values) -> bool:
@@ -139,13 +149,13 @@ def wanted_by_label(row: Values) -> bool:
     Raises:
         DataError: it is neither true nor false.
     """
-    if not is_judged(row):
+    judged = _judgement(row["label"])
+    if judged is None:
         raise DataError(
             f"label is {row['label']!r}, expected true (a good answer) or false (a bad one)",
             fix="write true or false, or give the column another name",
         )
-    label = row["label"]
-    return label if isinstance(label, bool) else _LABELS[label.strip().lower()]
+    return judged
 
 
 def wanted_by_tag(row: Values) -> bool:
@@ -203,7 +213,7 @@ def _worse(value: Any, row: Values, messages: Sequence[Message]) -> str:
     if "chosen" in row and _prompt_is_text(row, _turns(row["chosen"], "chosen")):
         return _after(_common_text(row), value)
     request = list(messages[:-1])
-    if row.get("system") and turns[0].role != "system":
+    if system_of(row) and turns[0].role != "system":
         request = [turn for turn in request if turn.role != "system"]  # it came from a column of its own
     rest = turns[_shared(request, turns) :]
     if len(rest) != 1 or rest[0].role != "assistant":

@@ -18,13 +18,15 @@ from luthier.examples.csv_rows import read_table
 from luthier.examples.json_rows import read_json
 from luthier.examples.paragraphs import read_paragraphs
 from luthier.examples.parquet_rows import read_parquet
-from luthier.examples.row import Problem, Row, StreamError
+from luthier.examples.row import BOM, Problem, Row, StreamError
+from luthier.examples.strict_json import end_of_json
 
 READABLE = (
     ".jsonl, .json, .csv, .tsv, .parquet, and .txt or .md (plain text), each also with .gz, .bz2, .xz or .zst"
 )
 KINDS = {
-    **{".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "tsv"},
+    **dict.fromkeys((".jsonl", ".ndjson", ".jsonlines", ".json"), "json"),
+    **{".csv": "csv", ".tsv": "tsv"},
     **{".txt": "text", ".md": "text", ".parquet": "parquet"},
 }
 BUFFER_BYTES = 2**18
@@ -37,7 +39,9 @@ _FOREIGN = (
     (b"ARROW1", "an Arrow file", "write it as Parquet: datasets.Dataset.from_file(f).to_parquet(g)"),
     (b"%PDF", "a PDF", "write its text as .txt"),
     (b"SQLite format 3", "a SQLite database", "export the table as CSV"),
+    (b"version https://", "a Git LFS pointer", "fetch the file that it stands for: git lfs pull"),
 )
+_PAGE = (b"<!doctype html", b"<html")
 
 
 def read_rows(path: Path, name: str | None = None) -> Iterator[Row | Problem]:
@@ -54,14 +58,38 @@ def read_rows(path: Path, name: str | None = None) -> Iterator[Row | Problem]:
     try:
         with path.open("rb", buffering=BUFFER_BYTES) as file:
             yield from _rows(cast(io.BufferedReader, file), path, name)
-    except FileNotFoundError:
-        raise DataError(
-            "no such file", where=name, fix="check the path; it is relative to the recipe"
-        ) from None
     except IsADirectoryError:
         raise DataError("is a folder, expected a file of examples", where=name, fix=READABLE) from None
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", where=name) from None
+        raise cannot_open(path, name, error) from None
+
+
+def cannot_open(path: Path, name: str, error: OSError) -> DataError:
+    """What to say of a file that the system does not give out."""
+    if isinstance(error, FileNotFoundError):
+        if path.is_symlink():
+            return DataError(
+                "is a link to a file that is not there", where=name, fix="mend or remove the link"
+            )
+        return DataError("no such file", where=name, fix="check the path; it is relative to the recipe")
+    denied = isinstance(error, PermissionError)
+    fix = f"let yourself read it: chmod +r {path.name}" if denied else "copy the file anew, or leave it out"
+    return DataError(f"cannot be read: {error.strerror or error}", where=name, fix=fix)
+
+
+def kind_of_text(path: PurePath, start: bytes) -> str | None:
+    """As `kind_named`; json where lines of JSON objects stand in a file that is named as text or a table."""
+    kind = kind_named(path)
+    return "json" if kind in ("text", "csv", "tsv") and _begins_with_objects(start) else kind
+
+
+def _begins_with_objects(start: bytes) -> bool:
+    """Whether the first line is an object, or opens a list of them, and the second goes on like it."""
+    text = start.removeprefix(BOM).decode("utf-8", "surrogateescape").strip()
+    first, _, rest = text.partition("\n")
+    if first[:1] == "{":
+        return end_of_json(first, 0) == len(first.rstrip()) and rest.lstrip()[:1] in ("", "{")
+    return text[:1] == "[" and text[1:].lstrip()[:2] in ('{"', "{\n", "{ ")
 
 
 def kind_named(path: PurePath) -> str | None:
@@ -99,6 +127,7 @@ def _rows(file: io.BufferedReader, path: Path, name: str) -> Iterator[Row | Prob
         yield from _parquet(file, packing is not None, name)
         return
     lines = _with_line_feeds(file)
+    kind = kind_of_text(path, lines.peek(BUFFER_BYTES)) or kind
     if kind == "json":
         yield from read_json(lines, name, whole=_inner(path).suffix.lower() == ".json")
     elif kind == "text":
@@ -117,6 +146,11 @@ def _kind(start: bytes, path: Path, name: str) -> str:
             raise DataError(f"is {what}, expected UTF-8 text", where=name, fix=fix)
     if len(start) >= 4 and (not any(start[::2]) or not any(start[1::2])) and any(start):
         raise DataError("looks like UTF-16 text, expected UTF-8", where=name, fix="save it as UTF-8")
+    if start.lower().startswith(_PAGE) and kind != "text":
+        fix = "download the file itself; a server may have answered with a page that says why not"
+        raise DataError("is a web page, expected examples", where=name, fix=fix)
+    if kind is None and (path.suffix == ".tgz" or _inner(path).suffix == ".tar"):
+        raise DataError("is an archive", where=name, fix="unpack it, and give the folder: tar -xf")
     if kind is None:
         raise DataError(
             f"unknown kind of file {path.suffix or '(no ending)'!r}",

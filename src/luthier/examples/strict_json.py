@@ -45,13 +45,15 @@ def parse_json_at(text: str, position: int) -> tuple[Any, int]:
     try:
         value, end = _scan(text, position)
     except StopIteration as stop:
-        raise _explain(json.JSONDecodeError("Expecting value", text, stop.value)) from None
+        raise _explain(json.JSONDecodeError("Expecting value", text, stop.value), position) from None
     except json.JSONDecodeError as error:
-        raise _explain(error) from None
+        raise _explain(error, position) from None
     except RecursionError:
         raise BadJSONError(TOO_DEEP, position) from None
-    except ValueError as error:
-        raise BadJSONError(str(error)) from None  # a rule of ours, or a number of thousands of digits
+    except BadJSONError:
+        raise
+    except ValueError:
+        raise BadJSONError("a number has thousands of digits") from None
     if text.count("\\u", position, end):
         _refuse_half_pairs(value)
     if text.count("[", position, end) + text.count("{", position, end) > DEPTH_LIMIT:
@@ -67,8 +69,10 @@ def end_of_json(text: str, position: int) -> int | None:
         return None
 
 
-def _explain(error: json.JSONDecodeError) -> BadJSONError:
-    line = f" of line {error.lineno}" if error.lineno > 1 else ""
+def _explain(error: json.JSONDecodeError, position: int) -> BadJSONError:
+    """The error with its place in the value that starts at `position`, whatever stands before it."""
+    within = error.doc.count("\n", position, error.pos)
+    line = f" of its line {within + 1}" if within else ""
     at = len(error.doc) if error.msg.startswith("Unterminated string") else error.pos
     return BadJSONError(f"{error.msg.removesuffix(' at')} at column {error.colno}{line}", at)
 

@@ -1,12 +1,14 @@
 """Turns as files write them: a text, a message, or a list of messages. Errors have no place yet.
 
-Messages come in the words of OpenAI (`role`, `content`, `tool_calls`), ShareGPT (`from`, `value`) and
-Anthropic (blocks of content); a list may mix them.
+Messages come in the words of OpenAI (`role`, `content`, `tool_calls`), ShareGPT (`from`, `value`),
+Anthropic (blocks of content) and of exports (`sender`, `author` or `speaker` beside `text` or `message`); a
+list may mix them, and roles may be in capitals.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,14 +21,31 @@ from luthier.examples.tool_rows import read_calls, read_use
 
 _CALL = "call"  # a turn whose text is a call
 ROLES = {
-    **{"developer": "system", "system": "system", "user": "user", "human": "user"},
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot"), "assistant"),
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("user", "human", "prompter", "customer"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot", "chatbot", "ai", "agent"), "assistant"),
+    **dict.fromkeys(("bard", "bing", "claude"), "assistant"),
     **dict.fromkeys(("function_call", "function-call", "tool_call"), _CALL),
     **dict.fromkeys(("tool", "function", "observation", "ipython"), "tool"),
     **dict.fromkeys(("function_response", "function-response", "tool_response", "tool-response"), "tool"),
 }
 _SPEAKERS = {name: role for name, role in ROLES.items() if role in ("system", "user", "assistant")}
+SPEAKER = ("role", "from", "sender", "author", "speaker")  # keys that tell who says it
+_SAID = ("content", "value", "text", "message")  # keys that tell what
+SYSTEM_IN = ("system", "system_prompt")  # columns
+_ROLE_FIX = "use system, user, assistant or tool; ShareGPT's human, gpt, function_call and observation do too"
+_PYTHON = re.compile(r"\s*\[?\s*\{\s*'")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
+
+
+def is_turn(row: Mapping[str, Any]) -> bool:
+    """Whether a row is one turn of a conversation: it names who speaks, and not just some author."""
+    return any(isinstance(row.get(key), str) and row[key].strip().lower() in ROLES for key in SPEAKER)
+
+
+def system_of(row: Mapping[str, Any]) -> Any:
+    """What a row's column of system prompts says; None where it has none, or an empty one."""
+    return next((row[key] for key in SYSTEM_IN if row.get(key)), None)
 
 
 def read_text(value: Any, name: str) -> str:
@@ -70,12 +89,18 @@ def read_content(value: Any, name: str) -> str:
     """
     if isinstance(value, str):
         return value
-    parts = value if isinstance(value, list) else [value]
-    if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts):
-        raise DataError(
-            f"{name} has no text content", fix="Luthier reads text only: no images, no sound, no files"
-        )
-    return "".join(part["text"] for part in parts)
+    if value is None:
+        raise DataError(f"{name} has no text: its content is null", fix="write it, or leave the example out")
+    texts = []
+    for part in value if isinstance(value, list) else [value]:
+        text = part.get("text") if isinstance(part, dict) else part
+        if not isinstance(text, str):
+            only = "Luthier reads text only: no images, no sound, no files"
+            raise DataError(
+                f"{name} has no text content", fix=only if isinstance(part, dict) else "write it as text"
+            )
+        texts.append(text)
+    return "".join(texts)
 
 
 def read_chat(value: Any, name: str) -> list[Message]:
@@ -89,6 +114,10 @@ def read_chat(value: Any, name: str) -> list[Message]:
     value = read_cell(value)
     if isinstance(value, dict):
         value = [value]
+    if isinstance(value, str) and _PYTHON.match(value):
+        raise DataError(
+            f"{name} is written as Python prints it, not as JSON", fix="write the cell with json.dumps"
+        )
     if not isinstance(value, list):
         raise DataError(f"{name} is not a list", fix=f'write "{name}": [{{"role": …, "content": …}}, …]')
     messages: list[Message] = []
@@ -144,22 +173,26 @@ def _plain_turn(item: Any) -> Message | None:
 
 def _spelled_alike(item: Any, name: str) -> dict[str, Any]:
     """The turn with `role` and `content`, its role a known one."""
-    if isinstance(item, dict) and "from" in item and "role" not in item:
-        if "value" not in item:
-            raise DataError(f"{name} is not a turn", fix='write {"from": "human", "value": …}')
-        value, role = item["value"], item["from"]
-        as_it_is = _blocks(value) or (isinstance(role, str) and ROLES.get(role) == _CALL)
-        said = {**item, "role": role, "content": value if as_it_is else read_text(value, name)}
-        told = "is from"
-    elif isinstance(item, dict) and "role" in item:
-        said, told = item, "has role"
-        if "content" not in item and "value" in item:
-            said = {**item, "content": item["value"]}
-    else:
+    who = _first_of(SPEAKER, item) if isinstance(item, dict) else None
+    if who is None:
         raise DataError(f"{name} is not a message", fix='write {"role": …, "content": …}')
-    if not isinstance(said["role"], str) or said["role"] not in ROLES:
-        raise DataError(f"{name} {told} {said['role']!r}", fix=f"use one of {', '.join(ROLES)}")
+    own = item[who].strip().lower() if isinstance(item[who], str) else None
+    if own not in ROLES:
+        told = "has role" if who == "role" else "is from"
+        raise DataError(f"{name} {told} {item[who]!r}", fix=_ROLE_FIX)
+    words = _first_of(_SAID, item)
+    if who != "role" and words is None:
+        raise DataError(f"{name} is not a turn", fix='write {"from": "human", "value": …}')
+    said = {**item, "role": own, "content": None if words is None else item[words]}
+    if who == "from" and words == "value" and not _blocks(said["content"]) and ROLES[own] != _CALL:
+        said["content"] = read_text(said["content"], name)
     return said
+
+
+def _first_of(keys: Sequence[str], item: Mapping[str, Any]) -> str | None:
+    """The first key that has a value; where none has, the first that is there."""
+    there = [key for key in keys if key in item]
+    return next((key for key in there if item[key] is not None), there[0] if there else None)
 
 
 def _weight(said: Mapping[str, Any], name: str) -> int:
@@ -220,9 +253,9 @@ def _read_results(content: Any, results: Sequence[Mapping[str, Any]], role: str,
 
 def _continues(before: Message, message: Message, item: Any) -> bool:
     """Whether a turn of calls belongs to the answer before it."""
-    role = item.get("role", item.get("from"))
+    role = item[_first_of(SPEAKER, item) or "role"]
     return (
-        ROLES.get(role) == _CALL
+        ROLES[role.strip().lower()] == _CALL
         and before.role == "assistant"
         and before.weight == message.weight
         and before.name == message.name
