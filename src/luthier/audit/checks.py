@@ -31,6 +31,7 @@ from luthier.audit.suite_index import SuiteIndex
 from luthier.audit.suite_leakage import find_suite_leakage
 from luthier.audit.synthetic_test import find_synthetic_test
 from luthier.audit.too_few_examples import find_too_few_examples
+from luthier.audit.tool_call import find_bad_calls
 from luthier.audit.truncation import find_truncation
 from luthier.audit.unfinished_answer import find_unfinished_answers
 from luthier.errors import DataError
@@ -47,6 +48,7 @@ CHECKS: dict[str, Check] = {
     "empty_answer": find_empty_answers,
     "unfinished_answer": find_unfinished_answers,
     "schema_violation": find_schema_violations,
+    "tool_call": find_bad_calls,
     "label_error": find_label_errors,
     "special_token": find_special_tokens,
     "too_few_examples": find_too_few_examples,
@@ -86,6 +88,7 @@ OF_REQUESTS = (  # texts that nobody asked for have none
     "empty_answer",
     "unfinished_answer",
     "schema_violation",
+    "tool_call",
     "refusal",
     "copied_answer",
 )
