@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,20 @@ def test_every_check_of_single_examples_has_its_fault_seen() -> None:
     assert set(OF_ONE) >= set(checks.OF_ONE_EXAMPLE) - {"truncation"}
     for fault in FAULTS.values():
         part = [example(1), example(2, **fault), example(3)]
-        assert suspects([(e.texts, len(e.messages)) for e in part], TOKENS) == [1]
+        assert suspects([(e.texts, len(e.messages), e.tools) for e in part], TOKENS) == [1]
 
 
 def test_the_answer_is_told_from_the_rejected_ones() -> None:
     whole, cut = "It is behind the house.", '{"a": [1, 2'
     part = [example(1, answer=cut, worse=(whole,)), example(2, answer=whole, worse=(cut,))]
-    assert suspects([(e.texts, len(e.messages)) for e in part], TOKENS) == [0]
+    assert suspects([(e.texts, len(e.messages), e.tools) for e in part], TOKENS) == [0]
+
+
+def test_a_secret_in_the_tools_on_offer_is_found_by_two_processes_too() -> None:
+    tool = {"type": "function", "function": {"name": "a", "description": FAULTS["secret"]["asked"]}}
+    part = [*map(example, range(20)), replace(example(20), tools=(tool,))]
+    audit = audit_stream(part, part_examples=16, second_process=True)
+    assert [f.examples[0].line for f in audit.findings if f.check == "secret"] == [20]
 
 
 def test_any_place_of_a_part_is_told() -> None:
@@ -80,7 +88,7 @@ def test_where_a_check_breaks_all_are_named(monkeypatch: pytest.MonkeyPatch) -> 
         raise RuntimeError("no")
 
     monkeypatch.setitem(sieve.OF_ONE, "secret", broken)
-    assert suspects([(["a", "b"], 2)] * 3, TOKENS) == [0, 1, 2]
+    assert suspects([(["a", "b"], 2, [])] * 3, TOKENS) == [0, 1, 2]
 
 
 def test_findings_are_those_of_one_process() -> None:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import multiprocessing
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
@@ -26,7 +26,9 @@ OF_ONE: dict[str, Check] = {  # checks of single examples by their texts, and su
     "refusal": find_refusing_answers,
 }
 PATIENCE_SECONDS = 5.0
-Said = Sequence[Any]  # the texts of an example `list[str]`, and how many of them are its messages `int`
+Said = Sequence[
+    Any
+]  # texts of an example `list[str]`, how many are its messages `int`, its tools `list[dict]`
 
 
 class Sieve:
@@ -62,7 +64,7 @@ class Sieve:
 
     def put(self, part: Sequence[Example]) -> None:
         """Let it look at examples."""
-        said = [(example.texts, len(example.messages)) for example in part]
+        said = [(example.texts, len(example.messages), example.tools) for example in part]
         with contextlib.suppress(OSError):  # it is gone: `get` says so
             self._pipe.send_bytes(json.dumps(said).encode())
 
@@ -88,7 +90,7 @@ def _serve(pipe: Connection, special_tokens: Sequence[str]) -> None:
 
 def suspects(said: Sequence[Said], special_tokens: Sequence[str]) -> list[int]:
     """Places of the examples that a check finds something in; of all where one breaks, to be told there."""
-    examples = [_example(place, texts, messages) for place, (texts, messages) in enumerate(said)]
+    examples = [_example(place, *own) for place, own in enumerate(said)]
     material = Material({"all": examples}, None, None, special_tokens, None, "text")
     try:
         found = [finding for check in OF_ONE.values() for finding in check(material)]
@@ -97,7 +99,7 @@ def suspects(said: Sequence[Said], special_tokens: Sequence[str]) -> list[int]:
     return sorted({example.line for finding in found for example in finding.examples})
 
 
-def _example(place: int, texts: Sequence[str], messages: int) -> Example:
+def _example(place: int, texts: Sequence[str], messages: int, tools: Sequence[Mapping[str, Any]]) -> Example:
     *asked, answer = texts[:messages]
     turns = (*(Message("user", text) for text in asked), Message("assistant", answer))
-    return Example("", turns, "", place, rejected=tuple(texts[messages:]))
+    return Example("", turns, "", place, rejected=tuple(texts[messages:]), tools=tuple(tools))
