@@ -16,6 +16,8 @@ from luthier.examples import read_examples
 from luthier.examples.files import DataFile
 from luthier.examples.row import Problem
 from luthier.examples.rows import read_rows
+from luthier.pipeline import Run
+from luthier.recipe import parse_recipe
 
 ROWS = [{"prompt": f"Where is {n}?", "completion": f"At {n}, here."} for n in range(3)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
@@ -227,3 +229,24 @@ def test_a_number_of_thousands_of_digits_is_a_fault_of_its_row(tmp_path: Path) -
         f"{path}:4",
         "not valid JSON: a number has thousands of digits",
     )
+
+
+@pytest.mark.parametrize("beside", [{"label": "sport"}, {"category": "world"}, {"summary": "Rain."}])
+def test_a_labelled_text_is_plain_text_where_texts_are_wanted(beside: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "news.jsonl"
+    path.write_text(
+        "".join(json.dumps({"text": f"It rained on day {i}.", **beside}) + "\n" for i in range(3))
+    )
+    assert read_examples(path).format != "text"
+    loaded = read_examples(path, texts=True)
+    assert loaded.format == "text"
+    assert [(e.request, e.answer, dict(e.fields)) for e in loaded.examples][0] == (
+        (),
+        "It rained on day 0.",
+        beside,
+    )
+    told = {"model": "m", "data": str(path)}
+    for method, asks in (("cpt", False), ("sft", True)):
+        recipe = parse_recipe({**told, "method": method}, base=tmp_path)
+        (first, *_) = Run(recipe, tmp_path / method).sources.examples["train"]
+        assert bool(first.request) == asks

@@ -60,7 +60,9 @@ class Loaded:
         return ", ".join([title, f"{turns:.1f} turns on average", *told])
 
 
-def read_examples(path: Path | str, *, strict: bool = True, columns: Columns | None = None) -> Loaded:
+def read_examples(
+    path: Path | str, *, strict: bool = True, columns: Columns | None = None, texts: bool = False
+) -> Loaded:
     """Read a file of examples, a folder of them, or `hub:OWNER/NAME[@SPLIT]`; the form is recognised.
 
     Files are .jsonl, .json, .csv, .tsv, .parquet, .txt or .md, compressed or not.
@@ -69,11 +71,12 @@ def read_examples(path: Path | str, *, strict: bool = True, columns: Columns | N
         path: shown in `Example.file` as it is given here.
         strict: stop at the first row that cannot be read; otherwise collect it in `problems`.
         columns: from the user's names of columns to known ones, such as `{"frage": "prompt"}`.
+        texts: plain texts are wanted: a column `text` is one, although a label or a summary stands beside it.
 
     Raises:
         DataError: no such file, not text, nothing recognised, no example, or (strict) a bad row.
     """
-    reading = stream_examples(path, columns=columns)
+    reading = Reading(path, columns=columns or {}, form=None, texts=texts)
     examples: list[Example] = []
     problems: list[Problem] = []
     for item in reading:
@@ -111,7 +114,9 @@ class Reading:
         revision: commit of the hub that the files are from.
     """
 
-    def __init__(self, path: Path | str, *, columns: Columns, form: Format | None) -> None:
+    def __init__(
+        self, path: Path | str, *, columns: Columns, form: Format | None, texts: bool = False
+    ) -> None:
         try:
             self._columns = check_columns(columns)
         except ValueError as error:
@@ -120,7 +125,7 @@ class Reading:
         self.files = found.files
         self.passed_over = found.passed_over
         self.revision = found.revision
-        self._form = form
+        self._form, self._texts = form, texts
         self._names: dict[str, None] = {}
         problems: list[Problem] = []
         for file in self.files:
@@ -196,6 +201,8 @@ class Reading:
             raise _nothing_read([item for item in first if isinstance(item, Problem)], name)
         refuse_absent(rows, self._columns, name)
         form = self._form or _recognise(rows, name)
+        if self._texts and form.needs[0] == "text":
+            form = _form_named("text")
         self._names[form.name] = None
         return form
 

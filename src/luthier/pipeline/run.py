@@ -50,7 +50,7 @@ class Run:
         self.recipe = recipe
         self.record = Record(folder)
         self.show = show or Silent()
-        self.sources = Sources(recipe.data)
+        self.sources = Sources(recipe.data, texts=recipe.reads_texts)
         self.models = Models(recipe.model, self.record / "adapter", self.show)
         self._depth = 0
         self._fitted = False

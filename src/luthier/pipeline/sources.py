@@ -20,13 +20,14 @@ class Sources:
 
     Args:
         data: by side, with absolute paths, or `suites:FILE` or `hub:OWNER/NAME`.
+        texts: plain texts are learnt, as `read_examples` has it.
     """
 
-    def __init__(self, data: DataFiles) -> None:
+    def __init__(self, data: DataFiles, *, texts: bool = False) -> None:
         sides = {"train": data.train if isinstance(data.train, str) else None, **data.others}
         self._files = {f"train/{task.task}": task.file for task in data.tasks}
         self._files |= {side: file for side, file in sides.items() if file is not None}
-        self._columns, self._bad_rows = data.columns, data.bad_rows
+        self._columns, self._bad_rows, self._texts = data.columns, data.bad_rows, texts
 
     @cached_property
     def hashes(self) -> dict[str, str | None]:
@@ -37,7 +38,8 @@ class Sources:
     def options(self) -> dict[str, Any]:
         """What else decides what is read, where it is not as usual."""
         columns = {"columns": self._columns} if self._columns else {}
-        return columns | ({"bad_rows": self._bad_rows} if self._bad_rows != "stop" else {})
+        bad_rows = {"bad_rows": self._bad_rows} if self._bad_rows != "stop" else {}
+        return columns | bad_rows | ({"texts": True} if self._texts else {})
 
     @property
     def examples(self) -> dict[str, tuple[Example, ...]]:
@@ -98,7 +100,7 @@ class Sources:
     @cached_property
     def _loaded(self) -> dict[str, Loaded]:
         return {
-            side: read_examples(path, strict=False, columns=self._columns)
+            side: read_examples(path, strict=False, columns=self._columns, texts=self._texts)
             for side, path in self._paths.items()
         }
 
