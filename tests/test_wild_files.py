@@ -233,18 +233,11 @@ def test_a_number_of_thousands_of_digits_is_a_fault_of_its_row(tmp_path: Path) -
 
 @pytest.mark.parametrize("beside", [{"label": "sport"}, {"category": "world"}, {"summary": "Rain."}])
 def test_a_labelled_text_is_plain_text_where_texts_are_wanted(beside: dict[str, str], tmp_path: Path) -> None:
-    path = tmp_path / "news.jsonl"
-    path.write_text(
-        "".join(json.dumps({"text": f"It rained on day {i}.", **beside}) + "\n" for i in range(3))
-    )
+    path = written(tmp_path, "news.jsonl", json.dumps({"text": "It rained.", **beside}))
     assert read_examples(path).format != "text"
     loaded = read_examples(path, texts=True)
-    assert loaded.format == "text"
-    assert [(e.request, e.answer, dict(e.fields)) for e in loaded.examples][0] == (
-        (),
-        "It rained on day 0.",
-        beside,
-    )
+    (text,) = loaded.examples
+    assert (loaded.format, text.request, text.answer, text.fields) == ("text", (), "It rained.", beside)
     told = {"model": "m", "data": str(path)}
     for method, asks in (("cpt", False), ("sft", True)):
         recipe = parse_recipe({**told, "method": method}, base=tmp_path)
