@@ -13,11 +13,13 @@ import torch
 import yaml
 from tiny_encoders import POSITIONS, word_pieces, write_encoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from typer.testing import CliRunner
 
 import luthier
 import luthier.models
 from luthier.cli import talking
 from luthier.cli.checking import check_source
+from luthier.cli.main import app
 from luthier.errors import DataError, ModelError
 from luthier.models.encoder import longest_text
 from luthier.models.load import load_model, reads_only
@@ -269,3 +271,18 @@ def test_texts_that_do_not_fit_are_named(home: Path, bert: Run, tmp_path: Path) 
     with pytest.raises(DataError, match="a request of 202 tokens does not fit the model's 128") as caught:
         run.evaluate()
     assert caught.value.where == f"{tmp_path / 'test.jsonl'}:13"
+
+
+def test_a_file_is_checked_with_its_tokens(
+    bert: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the recipe of the encoder is: requests are counted, and one that it cannot take is found."""
+    monkeypatch.chdir(tmp_path)
+    long = {"prompt": " ".join(["word"] * 600), "completion": "red"}
+    rows = (home / "rows.jsonl").read_text() + json.dumps(long) + "\n"
+    (tmp_path / "rows.jsonl").write_text(rows)
+    CliRunner().invoke(app, ["check", "rows.jsonl", "--model", str(home / "bert")], catch_exceptions=False)
+    audit = json.loads((tmp_path / "checks/rows/audit.json").read_text())
+    (cut,) = [finding for finding in audit["findings"] if finding["check"] == "truncation"]
+    assert cut["examples"][0]["line"] == 241
+    assert "The model is an encoder" in (tmp_path / "checks/rows/audit.html").read_text()

@@ -24,7 +24,7 @@ from luthier.errors import (
 if TYPE_CHECKING:
     from luthier.audit import Finding
     from luthier.audit.file_audit import FileAudit
-    from luthier.chat import ChatFormat
+    from luthier.pipeline.auditing import Reader
 
 MASKS_SHOWN, NOTES_SHOWN = 3, 2
 DEFAULT_MODEL = "smollm2-135m"
@@ -112,15 +112,15 @@ def _check_file(
     from luthier.audit.suite_index import open_suites
     from luthier.card.audit_page import Checked, write_audit_page
     from luthier.examples import stream_examples
-    from luthier.pipeline.auditing import template_notes, token_counter, token_limit
+    from luthier.pipeline.auditing import template_notes
     from luthier.record import explain_os_errors, write_json
 
     folder = folder_for(source, out)
     stream_examples(source, columns=columns)  # a wrong path is told before anything loads
     with Screen().task(f"checking {source.name}", None) as advance:
         advance(0, f"reading the tokenizer of {model}")
-        chat, notes = _chat_of(model)
-        limit = None if chat is None else token_limit(chat)
+        reader = _reader_of(model)
+        chat = reader.chat
         advance(0, "reading examples")
         found = audit_file(
             source,
@@ -128,17 +128,17 @@ def _check_file(
             columns=columns,
             second_process=(os.cpu_count() or 1) > 1,
             advance=advance,
-            special_tokens=() if chat is None else chat.tokenizer.all_special_tokens,
-            tokens=None if chat is None else token_counter(chat, None),
-            max_tokens=limit,
+            special_tokens=reader.special_tokens,
+            tokens=reader.tokens,
+            max_tokens=reader.limit,
             test_share=TEST_SHARE,
             suites=open_suites(),
         )
         advance(0, "writing the page")
         told, findings = _tell(source, found)
-        notes += [*template_notes(chat, found.examples), *_notes(found)]
-        sides, name = {"all": found.examples}, model if chat else ""
-        page = Checked(source.name, told, findings, sides, chat, name, limit=limit, notes=notes)
+        notes = [*reader.notes, *template_notes(chat, found.examples), *_notes(found)]
+        sides, name = {"all": found.examples}, model if reader.tokens else ""
+        page = Checked(source.name, told, findings, sides, chat, name, limit=reader.limit, notes=notes)
         with explain_os_errors(folder):
             write_json(folder / "audit.json", told)
             write_audit_page(folder / "audit.html", page)
@@ -184,21 +184,21 @@ def _notes(found: FileAudit) -> list[str]:
     return notes
 
 
-def _chat_of(model: str) -> tuple[ChatFormat | None, list[str]]:
-    """The model's chat format; without the default one, nothing is said of tokens, and that is said.
+def _reader_of(model: str) -> Reader:
+    """How the model reads examples; without the default one, nothing is said of tokens, and that is said.
 
     Raises:
         LuthierError: a model that was named cannot be found.
     """
     from luthier.models.load import load_tokenizer
-    from luthier.pipeline.auditing import chat_for
+    from luthier.pipeline.auditing import Reader, read_by
 
     try:
-        return chat_for(load_tokenizer(model))
+        return read_by(model, load_tokenizer(model), None)
     except AssetError as error:
         if model != DEFAULT_MODEL:
             raise
-        return None, [f"nothing is said of tokens: {error.message}"]
+        return Reader(None, None, None, [f"nothing is said of tokens: {error.message}"])
 
 
 def print_masks(examples: Any, chat: Any, system: str | None) -> None:

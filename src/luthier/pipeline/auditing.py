@@ -22,18 +22,21 @@ class Reader:
         tokens: of an example; None where nothing can be said of them.
         limit: the longest that fits, in tokens; None where the model does not say.
         notes: what the reader of the audit should know, one sentence each.
+        special_tokens: spellings that texts should not hold.
     """
 
     chat: ChatFormat | None
     tokens: Callable[[Example], int] | None
     limit: int | None
     notes: list[str]
+    special_tokens: Sequence[str] = ()
 
 
 def read_by(name: str, tokenizer: Any, system: str | None) -> Reader:
     """How a model reads examples; raises ModelError where it cannot be found."""
     from luthier.models.load import reads_only
 
+    special = tuple(tokenizer.all_special_tokens)
     if reads_only(name):
         from luthier.models.encoder import longest_text, read_text
         from luthier.pipeline.encoders import plain_request
@@ -42,11 +45,11 @@ def read_by(name: str, tokenizer: Any, system: str | None) -> Reader:
             return len(read_text(tokenizer, plain_request(example, system)))
 
         told = "the model is an encoder: tokens are those of requests, and labels are no tokens"
-        return Reader(None, count, longest_text(name, tokenizer), [told])
+        return Reader(None, count, longest_text(name, tokenizer), [told], special)
     chat, notes = chat_for(tokenizer)
     if chat is None:
-        return Reader(None, None, None, notes)
-    return Reader(chat, token_counter(chat, system), token_limit(chat), notes)
+        return Reader(None, None, None, notes, special)
+    return Reader(chat, token_counter(chat, system), token_limit(chat), notes, special)
 
 
 def chat_for(tokenizer: Any) -> tuple[ChatFormat | None, list[str]]:

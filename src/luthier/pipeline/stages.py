@@ -41,7 +41,7 @@ def write_audit(record: Record, recipe: Recipe, sources: Sources, show: Show) ->
             sides,
             system=recipe.system,
             tokens=reader.tokens,
-            special_tokens=tokenizer.all_special_tokens,
+            special_tokens=reader.special_tokens,
             max_tokens=limit,
             answer_kind=None if recipe.grader is None else kinds.get(grader_kind(recipe.grader), "text"),
             test_share=recipe.split.test,
