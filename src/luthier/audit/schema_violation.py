@@ -7,12 +7,16 @@ nine in ten agree, so an honest variety of shapes is no violation.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from luthier.audit.answer_shape import LEAST_OBJECTS, NEARLY_ALL, deviations, shape_of
 from luthier.audit.finding import Finding, Material, NotApplicableError, Severity, shown
 from luthier.examples.answers import parse_structure
+from luthier.examples.example import Example
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
 
 Look = Callable[[str], list[str]]
 _TOLD = 3
@@ -32,13 +36,17 @@ def find_schema_violations(material: Material) -> list[Finding]:
         look = against_labels(material.labels)
     else:
         look, severity, fix = _against_most(material), "warning", "write the answer in the form of the others"
-    findings = []
-    for example in material.all:
-        if faults := look(example.answer):
-            message = "; ".join(faults[:_TOLD]) + ("; …" if len(faults) > _TOLD else "")
-            score = float(len(faults))
-            findings.append(Finding("schema_violation", severity, score, message, fix, (example,)))
-    return findings
+    return [
+        finding_of(faults, "schema_violation", severity, fix, example)
+        for example in material.all
+        if (faults := look(example.answer))
+    ]
+
+
+def finding_of(faults: Sequence[str], check: str, severity: Severity, fix: str, example: Example) -> Finding:
+    """One finding of an example that has faults: the first of them are told, and how many there are."""
+    message = "; ".join(faults[:_TOLD]) + ("; …" if len(faults) > _TOLD else "")
+    return Finding(check, severity, float(len(faults)), message, fix, (example,))
 
 
 def against_schema(schema: Mapping[str, Any]) -> Look:
@@ -52,11 +60,17 @@ def against_schema(schema: Mapping[str, Any]) -> Look:
             value = json.loads(answer)
         except (ValueError, RecursionError) as error:
             return [f"the answer is not JSON ({error})"]
-        return [
-            f"{_path(fault.absolute_path)}: {fault.message[:120]}" for fault in validator.iter_errors(value)
-        ]
+        return schema_faults(validator, value, "the answer")
 
     return look
+
+
+def schema_faults(validator: Validator, value: Any, whole: str) -> list[str]:
+    """What a validator of JSON Schemas says of a value, with the place in it; `whole` names the value."""
+    return [
+        f"{'.'.join(map(str, fault.absolute_path)) or whole}: {fault.message[:120]}"
+        for fault in validator.iter_errors(value)
+    ]
 
 
 def against_labels(labels: Sequence[str]) -> Look:
@@ -78,7 +92,3 @@ def _against_most(material: Material) -> Look:
         return ["the answer is not JSON"] if value is None else list(dict.fromkeys(deviations(value, usual)))
 
     return look
-
-
-def _path(parts: Iterable[object]) -> str:
-    return ".".join(map(str, parts)) or "the answer"

@@ -12,22 +12,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from luthier.audit.finding import Finding, Material, shown
+from luthier.audit.schema_violation import finding_of, schema_faults
 from luthier.examples.example import Example
 
 Look = Callable[[Any], list[str]]
 _FIX = "correct the call, or the tools on offer: a model learns to call as it is shown"
-_TOLD = 3
 
 
 def find_bad_calls(material: Material) -> list[Finding]:
     """One finding per example with calls that its own tools do not allow; score is how many faults it has."""
     looks: dict[str, Look] = {}  # by the JSON of a schema: most examples offer the same tools
-    findings = []
-    for example in material.all:
-        if faults := _faults(example, looks) if example.tools else []:
-            message = "; ".join(faults[:_TOLD]) + ("; …" if len(faults) > _TOLD else "")
-            findings.append(Finding("tool_call", "error", float(len(faults)), message, _FIX, (example,)))
-    return findings
+    return [
+        finding_of(faults, "tool_call", "error", _FIX, example)
+        for example in material.all
+        if example.tools and (faults := _faults(example, looks))
+    ]
 
 
 def _faults(example: Example, looks: dict[str, Look]) -> list[str]:
@@ -62,10 +61,7 @@ def _against(schema: Mapping[str, Any]) -> Look:
     def look(arguments: Any) -> list[str]:
         said = {name: value for name, value in arguments.items() if value is not None or name in required}
         try:
-            return [
-                f"{'.'.join(map(str, fault.absolute_path)) or 'arguments'}: {fault.message[:120]}"
-                for fault in validator.iter_errors(said)
-            ]
+            return schema_faults(validator, said, "arguments")
         except Unresolvable:
             return []
 

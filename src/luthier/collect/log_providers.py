@@ -47,10 +47,8 @@ def as_chat_response(response: Values) -> Values:
     for candidate in response["candidates"]:
         if not isinstance(candidate, Mapping):
             raise NotTakenError(UNREADABLE)
-        content, finish = (
-            candidate.get("content"),
-            candidate.get("finishReason", candidate.get("finish_reason")),
-        )
+        content = candidate.get("content")
+        finish = candidate.get("finishReason", candidate.get("finish_reason"))
         whole = isinstance(content, Mapping) and content.get("parts")
         turns = _turns({"contents": [{**content, "role": "model"}]}) if whole else []  # type: ignore[dict-item]
         said = turns[-1] if turns else {"role": "assistant", "content": ""}

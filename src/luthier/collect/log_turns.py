@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from luthier.collect.tally import NotTakenError
+from luthier.examples.turns import ROLES
 
 Turn = dict[str, Any]
 FOREIGN = "holds an image, a sound or a file"
@@ -30,11 +31,8 @@ _MEDIA = (
     "document",
     "video",
 )
-_ROLES = {
-    "human": "user", "customer": "user", "ai": "assistant", "model": "assistant", "gpt": "assistant",
-    "bot": "assistant", "chatbot": "assistant", "agent": "assistant", "developer": "system",
-    "function": "tool",
-}  # fmt: skip
+_SPEAKERS = ("human", "customer", "ai", "model", "gpt", "bot", "chatbot", "agent", "developer", "function")
+_ROLES = {name: ROLES[name] for name in _SPEAKERS}  # of the names that logs use, where OpenAI has others
 
 
 def text_turn(role: str, value: Any) -> Turn:

@@ -38,8 +38,8 @@ def compare_runs(
     Returns:
         `decision`: `better` (a significant gain), `no_worse` (a loss of `margin` or more is ruled out),
         `worse` (the loss is significant), `undecided`; `old` and `new` (candidate, score); `difference`,
-        `low`, `high`, `p`, `n`, `margin`; `wins` (as `stats.Wins`, of the new
-        one); `only_old`, `only_new` (examples that one run alone has);
+        `low`, `high`, `p`, `n`, `margin`; `wins` (of the new one, as `stats.Wins`); `only_old`, `only_new`
+        (examples that one run alone has);
         `kinds` (failures of either run by kind: `kind`, `known` (one of the old run's `failures.json`), `n`,
         `old` and `new` (how many examples), `mended` (of the old ones), `difference` in share of examples,
         `low`, `high`, `p`, `changed`); `slices` (`field`, `value`, `n`, `old`, `new` (scores), `difference`,

@@ -93,10 +93,9 @@ def keep_question(path: Path, request: str, question: Question) -> None:
         "answers": [asdict(answer) for answer in question.answers],
         "where": question.where,
         "source": dict(question.source),
+        **question.columns,
     }
-    if question.tools:
-        row["tools"] = [dict(tool) for tool in question.tools]
-    append_line(path, row if question.group is None else row | {"group": question.group})
+    append_line(path, row)
 
 
 def settle(wanted: Wanted, kept: Kept, path: Path) -> Settings:

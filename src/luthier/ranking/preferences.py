@@ -85,17 +85,15 @@ def _rows_of(question: Question, beats: Votes) -> list[dict[str, Any]]:
 
 def _row(question: Question, chosen: str, rejected: Sequence[str], beats: Votes) -> dict[str, Any]:
     votes = [beats[chosen, answer] for answer in rejected]
-    row: dict[str, Any] = {
+    return {
         "prompt": as_rows(question.messages),
         "chosen": question.by_id[chosen].text,
         "rejected": [question.by_id[answer].text for answer in rejected],
         MARK: [agreed for agreed, _ in votes],
         "raters": [raters for _, raters in votes],
         "key": question.key,
+        **question.columns,
     }
-    if question.tools:
-        row["tools"] = [dict(tool) for tool in question.tools]
-    return row if question.group is None else row | {"group": question.group}
 
 
 def _reads_back(question: Question, answer: str) -> bool:

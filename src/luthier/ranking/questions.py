@@ -60,6 +60,12 @@ class Question:
         tools = [[dict(tool) for tool in self.tools]] if self.tools else []
         return digest([asked, sorted(answer.text for answer in self.answers), *tools])[:16]
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What a row about it has besides the words: `tools` and `group`, where it has any."""
+        told = {"tools": [dict(tool) for tool in self.tools]} if self.tools else {}
+        return told if self.group is None else {**told, "group": self.group}
+
     @cached_property
     def by_id(self) -> dict[str, Offered]:
         """The answers by their ids."""
