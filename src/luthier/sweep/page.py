@@ -54,7 +54,7 @@ PAGE = """<!doctype html>
 <section id="courses">
   <h2>By step</h2>
   <p class="lead">{{ metric | capitalize }} over the share of a trial's own steps
-    {%- for rung in result.rungs %}; after {{ "%.0f" % (100 * rung.share) }}% the best {{ rung.keep }} went on
+    {%- for rung in result.rungs %}; {{ rung.keep }} went on after {{ "%.0f" % (100 * rung.share) }}%
     {%- endfor %}.</p>
   <figure>{{ both(courses) }}</figure>
 </section>
